@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lower waist: how a driver reaches a device, whichever way it travels.
+
+A port carries 32-bit register accesses, a DMA address space, interrupts and a clock. Its ways are the
+in-process one (`npubox.bus.virtual`), later another process over vfio-user and a real device through
+VFIO. So nothing here may assume shared Python objects or zero latency: DMA mappings name a file
+descriptor and an offset (as VFIO and vfio-user do), interrupts arrive on a thread of the port's own,
+and registers may be slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Protocol
+
+
+class Prot(IntFlag):
+    """What the device may do with a DMA mapping."""
+
+    READ = 1
+    WRITE = 2
+
+
+class Timer(Protocol):
+    def cancel(self) -> None:
+        """Stop the timer. A callback that already began runs to its end."""
+
+
+class Clock(Protocol):
+    """The time that drivers measure the device with, in nanoseconds.
+
+    In a virtual machine it is device time, advanced by the devices' cost models, so a slow host never
+    becomes a hardware time-out; over vfio-user and VFIO it is the host's monotonic time.
+    """
+
+    def now(self) -> int:
+        """Nanoseconds since the machine was powered up."""
+
+    def call_at(self, deadline: int, callback: Callable[[], None]) -> Timer:
+        """Run `callback` on a thread of the clock's own, never the caller's, once `now() >= deadline`."""
+
+    def sleep(self, duration: int) -> None:
+        """Return when `duration` nanoseconds of this clock have passed."""
+
+
+class DmaSpace(Protocol):
+    """The device's view of memory, as the driver sets it up. Addresses are device addresses."""
+
+    def map(self, address: int, fd: int, offset: int, size: int, prot: Prot) -> None:
+        """Let the device reach `size` bytes of the file `fd` from `offset` on at `address`.
+
+        All three are page multiples. Raises OSError EINVAL where they are not and EEXIST on overlap.
+        """
+
+    def unmap(self, address: int, size: int) -> None:
+        """Take a mapping back, exactly as it was made; OSError ENOENT if there is none."""
+
+
+class Port(Protocol):
+    """One device as its driver sees it."""
+
+    @property
+    def dma(self) -> DmaSpace: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def read32(self, offset: int) -> int:
+        """Read the 32-bit register at byte `offset` of the register window."""
+
+    def write32(self, offset: int, value: int) -> None:
+        """Write the 32-bit register at byte `offset`. Never blocks on the work that it starts."""
+
+    def on_interrupt(self, index: int, handler: Callable[[], None] | None) -> None:
+        """Call `handler` for each interrupt `index`, on a thread of the port's; None takes it away."""
+
+
+@dataclass(frozen=True)
+class MemoryPool:
+    """On-chip memory at device `address`; the same bytes are `size` bytes of file `fd` from `offset`."""
+
+    address: int
+    fd: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class PlatformDevice:
+    """What a platform bus hands to a driver's probe: the port and the resources around it.
+
+    `dma_start` and `dma_end` bound the device addresses a driver may give to buffers (RAM as the
+    device sees it, `dma_end` exclusive). `name` is the kernel's device name, e.g. `4a900000.npu`;
+    `compatible` the device-tree strings, most specific first.
+    """
+
+    name: str
+    port: Port
+    dma_start: int
+    dma_end: int
+    compatible: tuple[str, ...] = ()
+    sram: MemoryPool | None = None
