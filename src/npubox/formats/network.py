@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class CommandStream:
     words: bytes
     config: int
     npu_id: int
-    cop: str  # COP1, COP2 or raw
+    cop: str  # COP1 or COP2
+    separate_io: bool = False  # network inputs in region 3 and outputs in region 4 instead of the arena
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Network:
     outputs: tuple[int, ...]
     arena_size: int  # bytes; 0 in a file that carries no offline plan
     content: bytes  # the whole file
+    name: str = "the network"  # what messages call it: the path it was read from
 
     @property
     def compiled(self) -> bool:

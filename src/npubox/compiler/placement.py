@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of a network's operators the compiler put on the NPU, and whether a device takes its stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from npubox.errors import ModelError
+from npubox.formats.network import CommandStream, Network
+from npubox.formats.payload import config_name
+
+PRODUCT = 0xF << 28
+MACS = 0xF
+STREAM_VERSION = 0xF << 4
+SHRAM = 0xFF << 8  # U55 and U65
+AXI_PORTS = 0x7 << 8  # U85
+U85 = 2
+ARCH_MAJOR = 0xF << 28
+ARCH_MINOR = 0xFF << 20
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Operator names of the source network in its order, one entry an operator."""
+
+    npu: tuple[str, ...]
+    cpu: tuple[str, ...]
+
+
+def operators_placed(source: Network, compiled: Network) -> Placement:
+    """Where each operator of `source` runs in `compiled`.
+
+    Vela keeps the name of every tensor that an operator left to the CPU writes; what no such operator
+    writes has gone into an `ethos-u` operator.
+    """
+    left = {
+        compiled.tensors[index].name
+        for operator in compiled.operators
+        if operator.npu is None
+        for index in operator.outputs
+    }
+    on_cpu = [any(source.tensors[index].name in left for index in op.outputs) for op in source.operators]
+    return Placement(
+        npu=tuple(op.name for op, cpu in zip(source.operators, on_cpu, strict=True) if not cpu),
+        cpu=tuple(op.name for op, cpu in zip(source.operators, on_cpu, strict=True) if cpu),
+    )
+
+
+def check_made_for(stream: CommandStream, config: int, npu_id: int, name: str = "the network") -> None:
+    """Raise `ModelError` unless the NPU with these CONFIG and ID words takes the stream.
+
+    The rule is that of Arm's driver (facts, ethosu-npu.md §1.2): equal MACs, stream version and SHRAM
+    (on U85 AXI ports), equal architecture major, minor not above the hardware's. The product is compared
+    too: U55-256 and U65-256 differ in nothing else.
+    """
+    buffers = AXI_PORTS if config >> 28 == U85 else SHRAM
+    differs = (stream.config ^ config) & (PRODUCT | MACS | STREAM_VERSION | buffers)
+    older = (stream.npu_id & ARCH_MINOR) > (npu_id & ARCH_MINOR)
+    if not differs and not older and not (stream.npu_id ^ npu_id) & ARCH_MAJOR:
+        return
+    device = config_name(config, npu_id)
+    made_for = config_name(stream.config, stream.npu_id)
+    if made_for == device:
+        made_for, device = (
+            f"{n} of architecture {_arch(i)}" for n, i in ((made_for, stream.npu_id), (device, npu_id))
+        )
+        raise ModelError(f"{name} was compiled for {made_for}; this device is {device}: compile it again")
+    raise ModelError(
+        f"{name} was compiled for {made_for}; this device is {device}:"
+        f" compile it with `npubox compile --device {device}`"
+    )
+
+
+def _arch(npu_id: int) -> str:
+    return f"{npu_id >> 28}.{npu_id >> 20 & 0xFF}.{npu_id >> 16 & 0xF}"
