@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from npubox.errors import ModelError
 from npubox.formats.network import CommandStream, Network
-from npubox.formats.payload import config_name
+from npubox.formats.payload import CONFIGURATIONS, config_name
 
 PRODUCT = 0xF << 28
 MACS = 0xF
@@ -33,6 +33,8 @@ def operators_placed(source: Network, compiled: Network) -> Placement:
     Vela keeps the name of every tensor that an operator left to the CPU writes; what no such operator
     writes has gone into an `ethos-u` operator.
     """
+    if not compiled.compiled:
+        return Placement(npu=(), cpu=tuple(op.name for op in source.operators))
     left = {
         compiled.tensors[index].name
         for operator in compiled.operators
@@ -65,10 +67,9 @@ def check_made_for(stream: CommandStream, config: int, npu_id: int, name: str = 
             f"{n} of architecture {_arch(i)}" for n, i in ((made_for, stream.npu_id), (device, npu_id))
         )
         raise ModelError(f"{name} was compiled for {made_for}; this device is {device}: compile it again")
-    raise ModelError(
-        f"{name} was compiled for {made_for}; this device is {device}:"
-        f" compile it with `npubox compile --device {device}`"
-    )
+    known = device in CONFIGURATIONS.values()
+    how = f"with `npubox compile --device {device}`" if known else "for that"
+    raise ModelError(f"{name} was compiled for {made_for}; this device is {device}: compile it {how}")
 
 
 def _arch(npu_id: int) -> str:

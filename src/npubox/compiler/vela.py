@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ ACCELERATORS = (
 )
 CONFIGURATION_FILE = "Arm/vela.ini"  # comes with Vela and holds the system configurations and memory modes
 STEM = "network"
+EXCEPTION_NAME = re.compile(r"^(?:[\w.]+(?:Error|Exception): |vela: )?['\"]?(?:[Ee]rror: )?")
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,16 @@ def _run_vela(name: str, content: bytes, options: list[str]) -> bytes:
     with tempfile.TemporaryDirectory(prefix="npubox-vela-") as directory:
         source = Path(directory) / f"{STEM}.tflite"
         source.write_bytes(content)
-        command = [sys.executable, "-m", "ethosu.vela", str(source), "--output-dir", directory, *options]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "ethosu.vela",
+            str(source),
+            "--output-dir",
+            directory,
+            *options,
+        ]
         run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         output = Path(directory) / f"{STEM}_vela.tflite"
         if run.returncode or not output.is_file():
@@ -120,7 +131,9 @@ def _reason(run: subprocess.CompletedProcess[str]) -> str:
     if run.returncode < 0:
         return f"it died of {signal.Signals(-run.returncode).name}"
     lines = [line.strip() for line in (run.stdout + "\n" + run.stderr).splitlines() if line.strip()]
-    return lines[-1] if lines else f"it ended with status {run.returncode} and said nothing"
+    if not lines:
+        return f"it ended with status {run.returncode} and said nothing"
+    return EXCEPTION_NAME.sub("", lines[-1]).strip("'\"")
 
 
 # An entry is <key>-<start of its content's sha256>.tflite: what was damaged on the way is never taken.

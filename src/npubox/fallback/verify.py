@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outputs that reference kernels give for a whole network: the oracle behind `npubox run --verify`.
+
+tflite-micro is what the NPU reproduces, LiteRT's BUILTIN_REF kernels stand in where tflite-micro is not
+installed or does not take the network; they round int8 FULLY_CONNECTED once instead of twice (facts,
+ethosu-npu.md §12). Both abort the process on some valid files, so they run in one of their own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npubox.errors import ModelError
+from npubox.formats.tflite import read_network
+
+Array = npt.NDArray[Any]
+
+TFLITE_MICRO = "tflite-micro"
+LITERT_REF = "LiteRT BUILTIN_REF"
+MODEL_FILE, INPUTS_FILE, OUTPUTS_FILE = "network.tflite", "inputs.npz", "outputs.npz"
+MICRO_ARENA_BYTES = 64 << 20
+
+
+def reference_outputs(content: bytes, inputs: Sequence[Array]) -> tuple[tuple[Array, ...], str]:
+    """Outputs in the network's order, from fresh state, and the oracle that gave them.
+
+    `content` is the .tflite before Vela; `inputs` have the network's shapes and dtypes. Raises
+    `ModelError` with every oracle's reason when none runs the network.
+    """
+    reasons = []
+    with tempfile.TemporaryDirectory(prefix="npubox-verify-") as directory:
+        (Path(directory) / MODEL_FILE).write_bytes(content)
+        np.savez(Path(directory) / INPUTS_FILE, *inputs)
+        for oracle in _available():
+            reason = _run(oracle, directory)
+            if reason is None:
+                with np.load(Path(directory) / OUTPUTS_FILE) as stored:
+                    return tuple(stored[key] for key in stored.files), oracle
+            reasons.append(f"{oracle} {reason}")
+    raise ModelError(f"no reference kernels run this network: {'; '.join(reasons)}")
+
+
+def _available() -> list[str]:
+    micro = importlib.util.find_spec("tflite_micro") is not None
+    return [TFLITE_MICRO, LITERT_REF] if micro else [LITERT_REF]
+
+
+def _run(oracle: str, directory: str) -> str | None:
+    """None when the oracle left its outputs in the directory, else why it did not."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-P", "-m", __name__, oracle, directory]
+    run = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", env=environment, check=False
+    )
+    if run.returncode == 0:
+        return None
+    if run.returncode < 0:
+        return f"died of signal {-run.returncode}"
+    lines = [line.strip() for line in run.stderr.splitlines() if line.strip()]
+    return f"said: {lines[-1] if lines else 'nothing'}"
+
+
+def _tflite_micro(content: bytes, inputs: list[Array]) -> list[Array]:
+    from tflite_micro.python.tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_bytes(content, arena_size=MICRO_ARENA_BYTES)
+    for index, array in enumerate(inputs):
+        interpreter.set_input(array, index)
+    interpreter.invoke()
+    return [np.array(interpreter.get_output(index)) for index in range(len(read_network(content).outputs))]
+
+
+def _litert(content: bytes, inputs: list[Array]) -> list[Array]:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF, num_threads=1
+    )
+    interpreter.allocate_tensors()
+    for detail, array in zip(interpreter.get_input_details(), inputs, strict=True):
+        interpreter.set_tensor(detail["index"], array)
+    interpreter.invoke()
+    return [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+
+
+ORACLES: dict[str, Callable[[bytes, list[Array]], list[Array]]] = {
+    TFLITE_MICRO: _tflite_micro,
+    LITERT_REF: _litert,
+}
+
+
+def _main(oracle: str, directory: Path) -> None:
+    with np.load(directory / INPUTS_FILE) as stored:
+        inputs = [stored[key] for key in stored.files]
+    outputs = ORACLES[oracle]((directory / MODEL_FILE).read_bytes(), inputs)
+    np.savez(directory / OUTPUTS_FILE, *outputs)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], Path(sys.argv[2]))
