@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An opened NPU: what networks are loaded on and buffers come from."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+from npubox.client.buffers import Buffer
+from npubox.client.ethosu_accel import NpuInfo
+from npubox.client.hardware import Hardware
+from npubox.client.lifetime import Closable, start_reaper
+from npubox.client.network import Network
+from npubox.client.node import open_node
+from npubox.client.program import Program
+from npubox.compiler.placement import Placement, check_made_for, operators_placed
+from npubox.compiler.vela import compile_network
+from npubox.formats.network import Network as Graph
+from npubox.formats.tflite import read_network
+
+
+class Device(Closable):
+    """An open node. Closing it takes nothing from the networks, buffers and inferences made from it: the
+    node itself closes, and a virtual machine powers down, with the last of them.
+
+    Opened as `npubox.open` says. Raises DeviceError."""
+
+    _kind = "device"
+
+    def __init__(self, name: str) -> None:
+        start_reaper()
+        opened = open_node(name)
+        try:
+            self._hardware = Hardware(opened)
+        except BaseException:
+            opened.close()
+            raise
+        super().__init__(self._hardware.uses)
+
+    @property
+    def name(self) -> str:
+        """What it was opened by."""
+        return self._hardware.name
+
+    @property
+    def npu(self) -> NpuInfo:
+        """The registers ID and CONFIG and the SRAM size, as DEV_QUERY gives them."""
+        return self._hardware.info
+
+    @property
+    def accelerator(self) -> str:
+        """The NPU's name as Vela takes it, e.g. `ethos-u65-256`."""
+        return self._hardware.info.accelerator
+
+    @property
+    def virtual(self) -> bool:
+        """Whether a virtual machine is behind it, which tells cycles, device time and faults."""
+        return self._hardware.machine is not None
+
+    def load(self, model: str | os.PathLike[str] | bytes) -> Network:
+        """Load a .tflite, given by path or content; Vela compiles it unless it already has.
+
+        Raises ModelError for one that is missing, damaged, not quantised, compiled for another NPU, or
+        that Vela or the driver refuses.
+        """
+        self._check_open()
+        source = read_network(model if isinstance(model, bytes) else Path(model))
+        compiled = source if source.compiled else replace(self._compile(source), name=source.name)
+        for operator in compiled.operators:
+            if operator.npu is not None:
+                check_made_for(operator.npu.stream, self.npu.config, self.npu.id, source.name)
+        return Network(Program(self._hardware, compiled), _placement(source, compiled))
+
+    def buffer(self, size: int) -> Buffer:
+        """A buffer object of `size` bytes, e.g. to give to `Network.submit` as an arena."""
+        self._check_open()
+        return Buffer(self._hardware, size)
+
+    def _compile(self, source: Graph) -> Graph:
+        info = self._hardware.machine.info if self._hardware.machine is not None else None
+        compiled = compile_network(
+            source.content,
+            self.accelerator,
+            system_config=info.vela_system_config if info is not None else None,
+            memory_mode=info.vela_memory_mode if info is not None else None,
+        )
+        return read_network(compiled.content)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(
+                f"{self._hardware.name} was left open: close it", ResourceWarning, source=self, stacklevel=1
+            )
+        super().__del__()
+
+
+def _placement(source: Graph, compiled: Graph) -> Placement:
+    """Of a network that came compiled only the `ethos-u` operators themselves are known."""
+    if source is not compiled:
+        return operators_placed(source, compiled)
+    npu = tuple(operator.name for operator in compiled.operators if operator.npu is not None)
+    return Placement(npu, tuple(operator.name for operator in compiled.operators if operator.npu is None))

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node a client drives: an open file of a virtual machine, or of the host's real kernel."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from npubox.errors import DeviceError
+from npubox.uapi.ioctl import Ioctl, StructT
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+
+
+class NodeFile(Protocol):
+    """An open device node. `ioctl` takes the address of the caller's struct, as the system call does."""
+
+    def ioctl(self, request: int, address: int) -> int: ...
+
+    def mmap(self, length: int, prot: int, flags: int, offset: int) -> mmap.mmap: ...
+
+    def close(self) -> None: ...
+
+
+class HostNode:
+    """A node of the host's kernel, e.g. `/dev/accel/accel0`. Raises OSError as the system calls fail."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def ioctl(self, request: int, address: int) -> int:
+        result: int = _libc.ioctl(self._fd, request, address)
+        if result < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return result
+
+    def mmap(self, length: int, prot: int, flags: int, offset: int) -> mmap.mmap:
+        return mmap.mmap(self._fd, length, flags=flags, prot=prot, offset=offset)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def drm_ioctl(node: NodeFile, ioctl: Ioctl[StructT], argument: StructT) -> int:
+    """One ioctl on `argument`, restarted on EINTR and EAGAIN as libdrm's drmIoctl does. Raises OSError."""
+    while True:
+        try:
+            return node.ioctl(ioctl.number, ctypes.addressof(argument))
+        except OSError as error:
+            if error.errno not in (errno.EINTR, errno.EAGAIN):
+                raise
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A node and, where it is a virtual machine's, that machine (its info and its control channel)."""
+
+    name: str
+    node: NodeFile
+    machine: Any | None  # npubox.machines.Machine, known here by its public face only
+
+    def close(self) -> None:
+        self.node.close()
+        if self.machine is not None:
+            self.machine.close()
+
+
+def open_node(name: str) -> Opened:
+    """Open a path under /dev, or power up the virtual machine of a preset or device name.
+
+    Raises DeviceError naming what there is where `name` is neither, or the node cannot be opened.
+    """
+    if "/" in name:
+        try:
+            return Opened(name, HostNode(name), None)
+        except OSError as error:
+            raise DeviceError(
+                f"cannot open {name}: {error.strerror}; `npubox devices` lists what there is"
+            ) from error
+    from npubox import machines  # the one late import of the virtual world
+
+    machine = machines.open_preset(name)
+    try:
+        return Opened(name, machine.open_node(), machine)
+    except BaseException:
+        machine.close()
+        raise

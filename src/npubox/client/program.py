@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A compiled network on a device: constants and command streams as buffer objects, arenas to run in."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from npubox.client.buffers import BufferObject
+from npubox.client.hardware import Hardware
+from npubox.client.lifetime import Uses
+from npubox.client.memory import Memory
+from npubox.client.regions import used_regions
+from npubox.errors import ModelError
+from npubox.fallback.kernels import Kernels
+from npubox.formats.network import Network as Graph
+from npubox.formats.network import NpuOperator, Operator, Tensor
+from npubox.uapi.ethosu_accel import REGIONS
+
+CONSTANTS, ARENA, FAST = 0, 1, 2  # Vela's convention (facts, ethosu-npu.md §1.1)
+_POOLED_ARENAS = 4
+
+
+@dataclass(frozen=True)
+class NpuStep:
+    """An `ethos-u` operator as a job. Its fast scratch is on-chip SRAM, or memory where that is too small."""
+
+    name: str
+    command: int
+    constants: BufferObject | None
+    sram_size: int
+    fast_size: int
+
+    def submit(self, hardware: Hardware, memory: Memory) -> int:
+        """Queue it; the job's number. Raises ModelError where the driver finds it reaching too far."""
+        try:
+            return hardware.submit(self.command, self._handles(memory), self.sram_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT, errno.EOVERFLOW):
+                raise
+            raise ModelError(
+                f"the driver refuses the job of {self.name} ({errno.errorcode[error.errno]}): its command"
+                " stream reaches outside its tensors; compile it again"
+            ) from error
+
+    def _handles(self, memory: Memory) -> list[int]:
+        """The handle of each region, 0 where there is none."""
+        buffers = {
+            CONSTANTS: self.constants,
+            ARENA: memory.arena,
+            FAST: memory.fast if self.fast_size else None,
+        }
+        handles = [0] * REGIONS
+        for region, buffer in buffers.items():
+            handles[region] = buffer.handle if buffer is not None else 0
+        return handles
+
+
+@dataclass(frozen=True)
+class CpuStep:
+    """An operator that the compiler left to the CPU; it runs on the reference kernels."""
+
+    operator: Operator
+    tensors: tuple[Tensor, ...]
+    kernels: Kernels
+
+    def run(self, memory: Memory) -> None:
+        read = (self.tensors[index] for index in self.operator.inputs if index >= 0)
+        arrays = {tensor.index: memory.read(tensor) for tensor in read if tensor.data is None}
+        for index, array in self.kernels.run(self.operator, arrays).items():
+            memory.write(self.tensors[index], array)
+
+
+class Program:
+    """Shared by a Network and its inferences; what it holds on the device is freed with the last of them."""
+
+    def __init__(self, hardware: Hardware, graph: Graph) -> None:
+        self.graph = graph
+        self.hardware = hardware
+        self.inputs = [graph.tensors[index] for index in graph.inputs]
+        self.outputs = [graph.tensors[index] for index in graph.outputs]
+        self._kernels = Kernels(graph)
+        self._constants: dict[int, BufferObject] = {}
+        self._commands: list[int] = []
+        self._pool: list[Memory] = []
+        self._lock = threading.Lock()
+        hardware.uses.hold()
+        self.uses = Uses(self._free)
+        try:
+            self.steps = [self._step(operator) for operator in graph.operators]
+        except BaseException:
+            self.uses.drop()
+            raise
+        self._fast_size = max((step.fast_size for step in self.steps if isinstance(step, NpuStep)), default=0)
+
+    def take_memory(self) -> Memory:
+        """An arena for one inference: one that an earlier inference gave back, or a new one."""
+        with self._lock:
+            if self._pool:
+                return self._pool.pop()
+        size = self.graph.arena_size
+        return self.memory_in(BufferObject(self.hardware, size) if size else None)
+
+    def memory_in(self, arena: BufferObject | None) -> Memory:
+        """Memory with `arena`, of which this takes over one use."""
+        try:
+            fast = BufferObject(self.hardware, self._fast_size) if self._fast_size else None
+        except BaseException:
+            if arena is not None:
+                arena.uses.drop()
+            raise
+        return Memory(arena, fast)
+
+    def give_back(self, memory: Memory) -> None:
+        """Recycle the arena of an inference that has ended."""
+        with self._lock:
+            if self.uses.alive and len(self._pool) < _POOLED_ARENAS:
+                self._pool.append(memory)
+                return
+        memory.drop()
+
+    def reset_state(self, memory: Memory) -> None:
+        """State as before the first inference: int8 at its zero point, int16 at 0 (facts §1)."""
+        for tensor in self.graph.variables:
+            quantization = tensor.quantization
+            start = quantization.zero_points[0] if quantization and tensor.dtype.itemsize == 1 else 0
+            memory.write(tensor, np.full(tensor.shape, start, tensor.dtype))
+
+    def _step(self, operator: Operator) -> NpuStep | CpuStep:
+        if operator.npu is None:
+            return CpuStep(operator, self.graph.tensors, self._kernels)
+        return self._npu_step(f"operator {operator.index} of {self.graph.name}", operator.npu)
+
+    def _npu_step(self, name: str, npu: NpuOperator) -> NpuStep:
+        shared = npu.scratch == npu.scratch_fast
+        used = used_regions(npu.stream.words)
+        served = {CONSTANTS, ARENA} if shared else {CONSTANTS, ARENA, FAST}
+        if npu.stream.separate_io or not used <= served or ARENA not in used:
+            raise ModelError(
+                f"{name} works in regions {sorted(used)}: npubox serves {sorted(served)}, with inputs and"
+                " outputs in region 1; compile it without --separate-io-regions"
+            )
+        if self.graph.tensors[npu.scratch].arena_offset:
+            raise ModelError(f"{name} has its scratch inside the arena, not at its start: compile it again")
+        fast_size = self.graph.tensors[npu.scratch_fast].nbytes if FAST in used else 0
+        in_sram = fast_size <= self.hardware.info.sram_size
+        return NpuStep(
+            name=name,
+            command=self._command(name, npu.stream.words),
+            constants=self._constant(name, self.graph.tensors[npu.read_only]) if CONSTANTS in used else None,
+            sram_size=fast_size if in_sram else 0,
+            fast_size=0 if in_sram else fast_size,
+        )
+
+    def _constant(self, name: str, tensor: Tensor) -> BufferObject:
+        if tensor.data is None or not tensor.data.nbytes:
+            raise ModelError(
+                f"{name} reads constants and its tensor {tensor.name!r} holds none: compile it again"
+            )
+        if tensor.index not in self._constants:
+            buffer = self._constants[tensor.index] = BufferObject(self.hardware, tensor.data.nbytes)
+            buffer.bytes[:] = tensor.data.reshape(-1).view(np.uint8)
+        return self._constants[tensor.index]
+
+    def _command(self, name: str, words: bytes) -> int:
+        try:
+            handle = self.hardware.accel.cmdstream_bo_create(words)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise ModelError(
+                f"the driver refuses the command stream of {name} (EINVAL): it is damaged, or does what this"
+                " driver does not allow; compile it again"
+            ) from error
+        self._commands.append(handle)
+        return handle
+
+    def _free(self) -> None:
+        with self._lock:
+            pool, self._pool = self._pool, []
+        for memory in pool:
+            memory.drop()
+        for buffer in self._constants.values():
+            buffer.uses.drop()
+        for handle in self._commands:
+            self.hardware.close_handle(handle)
+        self.hardware.uses.drop()
