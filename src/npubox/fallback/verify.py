@@ -58,9 +58,13 @@ def _available() -> list[str]:
 def _run(oracle: str, directory: str) -> str | None:
     """None when the oracle left its outputs in the directory, else why it did not."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-P", "-m", __name__, oracle, directory]
     run = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", env=environment, check=False
+        _command(oracle, directory),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=environment,
+        check=False,
     )
     if run.returncode == 0:
         return None
@@ -68,6 +72,10 @@ def _run(oracle: str, directory: str) -> str | None:
         return f"died of signal {-run.returncode}"
     lines = [line.strip() for line in run.stderr.splitlines() if line.strip()]
     return f"said: {lines[-1] if lines else 'nothing'}"
+
+
+def _command(oracle: str, directory: str) -> list[str]:
+    return [sys.executable, "-P", "-m", __name__, oracle, directory]
 
 
 def _tflite_micro(content: bytes, inputs: list[Array]) -> list[Array]:
