@@ -16,9 +16,11 @@ from npubox.hw.ethosu.commands import (
 )
 
 from .arithmetic import LUT_SIZE
+from .convolution import convolution
+from .elementwise import elementwise
 from .errors import Fault, Refused
 from .memory import Memory
-from .operations import convolution, elementwise, pool
+from .pooling import pool
 from .registers import Config, Registers
 
 # What only Ethos-U85 has under these numbers.

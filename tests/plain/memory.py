@@ -85,6 +85,9 @@ def _names(prefix: str) -> Names:
     )
 
 
+IFM_PRECISION_KNOWN, OFM_PRECISION_KNOWN = 0xC3CD, 0xC1C7
+LARGEST = 1 << 24  # elements; so that a damaged stream costs an error and not the machine's memory
+
 IFM, IFM2, OFM = _names("IFM"), _names("IFM2"), _names("OFM")
 
 
@@ -101,6 +104,8 @@ class Precision:
 
 def precision(registers: Registers, names: Names) -> Precision:
     value = registers.u16(names.precision)
+    if value & ~(OFM_PRECISION_KNOWN if names is OFM else IFM_PRECISION_KNOWN):
+        registers.refuse(f"{names.precision.name} {value:#x} has unknown bits")
     # IFM and IFM2 have the element size in bits 3:2, the OFM in bits 2:1.
     size = 1 << (value >> (1 if names is OFM else 2) & 3)
     layout = value >> 6 & 3
@@ -118,6 +123,8 @@ def zero_point(registers: Registers, names: Names) -> int:
 def addresses(registers: Registers, names: Names, shape: tuple[int, int, int]) -> Ints:
     """The address of every element of (height, width, depth)."""
     height, width, depth = shape
+    if height * width * depth > LARGEST:
+        registers.refuse(f"a feature map of {height} x {width} x {depth} is too large to walk")
     kind = precision(registers, names)
     y, x = np.mgrid[0:height, 0:width].astype(np.int64)
     right = x >= registers.m1(names.width0)

@@ -26,13 +26,17 @@ class Config:
         return int(1 << (self.word & 15))
 
     @property
+    def cores(self) -> int:
+        return 2 if self.is_u65 and self.macs == 512 else 1
+
+    @property
     def ofm_microblock(self) -> int:
         return 4 if self.macs == 32 else 8
 
     @property
     def lut_base(self) -> int:
-        """Byte offset of the 2 KiB of tables in SHRAM."""
-        return ((self.word >> 8 & 0xFF) - 2) * 1024
+        """Byte offset of the 2 KiB of tables in a core's SHRAM (CONFIG counts both cores' KiB)."""
+        return ((self.word >> 8 & 0xFF) // self.cores - 2) * 1024
 
 
 @dataclass
