@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The per-open object of a DRM node, and what its fdinfo says.
+
+It lives until the open file description and every mapping made through it are gone, as the kernel's
+does. Source: the project's facts (accel-core.md §1.6, §1.8).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from npubox.core.drm.fence import Usage
+from npubox.core.drm.gem import GemObject, delete_handle
+from npubox.core.idr import Idr
+from npubox.core.usermem import UserMemory
+
+if TYPE_CHECKING:
+    from npubox.core.drm.device import DrmDevice
+
+_client_ids = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a call: process id, whether it has CAP_SYS_ADMIN now (asked only if it matters), memory."""
+
+    pid: int
+    sys_admin: Callable[[], bool]
+    memory: UserMemory
+
+
+class DrmFile:
+    """One open file. `client_id` is unique over all devices and never reused."""
+
+    def __init__(self, device: DrmDevice, caller: Caller) -> None:
+        self.device = device
+        self.client_id = next(_client_ids)
+        self.authenticated = caller.sys_admin()
+        self.pid = caller.pid
+        self.name: str | None = None
+        self.handles: Idr[GemObject] = Idr(1)
+        self._references = 1
+
+    def get(self) -> None:
+        """Under the device's lock: somebody else needs the file too."""
+        self._references += 1
+
+    def put(self) -> None:
+        """Under the device's lock: drop a reference; with the last one the file is closed."""
+        self._references -= 1
+        if self._references == 0:
+            self._close()
+
+    def _close(self) -> None:
+        self.device.files.remove(self)
+        for handle in self.handles:
+            delete_handle(self, handle)
+        self.device.driver.postclose(self)
+        self.device.put()
+
+    def fdinfo(self) -> str:
+        """The driver's lines of /proc/PID/fdinfo/FD, empty where the driver has none or is unplugged."""
+        driver = self.device.driver
+        if not driver.shows_fdinfo or self.device.unplugged:
+            return ""
+        lines = [("drm-driver", driver.name), ("drm-client-id", str(self.client_id))]
+        if self.name is not None:
+            lines.append(("drm-client-name", self.name))
+        objects = self.handles.values()
+        shared = [item for item in objects if item.handle_count > 1]
+        active = [item for item in objects if item.reservation.fences(Usage.READ)]
+        lines.append(("drm-total-memory", _bytes(objects)))
+        lines.append(("drm-shared-memory", _bytes(shared)))
+        if active:
+            lines.append(("drm-active-memory", _bytes(active)))
+        return "".join(f"{key}:\t{value}\n" for key, value in lines)
+
+
+def _bytes(objects: list[GemObject]) -> str:
+    value = sum(item.size for item in objects)
+    for unit in ("", " KiB"):
+        if value == 0 or value % 1024:
+            return f"{value}{unit}"
+        value //= 1024
+    return f"{value} MiB"

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few libc calls that Python does not wrap, with their prototypes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import c_char, c_int, c_int64, c_size_t, c_ssize_t, c_ulong, c_void_p
+
+
+class IoVec(ctypes.Structure):
+    """struct iovec."""
+
+    _fields_ = (("base", c_void_p), ("length", c_size_t))
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_vm_arguments = (c_int, ctypes.POINTER(IoVec), c_ulong, ctypes.POINTER(IoVec), c_ulong, c_ulong)
+_process_vm_readv = _libc.process_vm_readv
+_process_vm_readv.argtypes = _vm_arguments
+_process_vm_readv.restype = c_ssize_t
+_process_vm_writev = _libc.process_vm_writev
+_process_vm_writev.argtypes = _vm_arguments
+_process_vm_writev.restype = c_ssize_t
+
+_fallocate = _libc.fallocate64 if hasattr(_libc, "fallocate64") else _libc.fallocate
+_fallocate.argtypes = (c_int, c_int, c_int64, c_int64)
+_fallocate.restype = c_int
+
+FALLOC_FL_KEEP_SIZE = 1
+FALLOC_FL_PUNCH_HOLE = 2
+
+
+def _last_error(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def process_vm_read(pid: int, address: int, buffer: ctypes.Array[c_char]) -> int:
+    """Fill `buffer` from `address` in process `pid`; the bytes read, which may be fewer; OSError."""
+    local = IoVec(ctypes.addressof(buffer), len(buffer))
+    remote = IoVec(address, len(buffer))
+    done = int(_process_vm_readv(pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0))
+    if done < 0:
+        raise _last_error("process_vm_readv")
+    return done
+
+
+def process_vm_write(pid: int, address: int, buffer: ctypes.Array[c_char]) -> int:
+    """Copy `buffer` to `address` in process `pid`; the bytes written, which may be fewer; OSError."""
+    local = IoVec(ctypes.addressof(buffer), len(buffer))
+    remote = IoVec(address, len(buffer))
+    done = int(_process_vm_writev(pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0))
+    if done < 0:
+        raise _last_error("process_vm_writev")
+    return done
+
+
+def punch_hole(fd: int, offset: int, size: int) -> None:
+    """Give the pages of a file range back; they read as zero from then on. Raises OSError."""
+    if _fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, offset, size) < 0:
+        raise _last_error("fallocate(PUNCH_HOLE)")
