@@ -88,3 +88,26 @@ def fully_connected(dtype: type[np.generic] = np.int8) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def float_output() -> bytes:
+    """The same int8 FULLY_CONNECTED with a DEQUANTIZE behind it, which Vela leaves to the CPU."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(fully_connected(), 0))
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.version = 2
+    model.operatorCodes.append(code)
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape, tensor.type, tensor.buffer = "float", [1, 4], schema.TensorType.FLOAT32, 0
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = 1, [3], [4]
+    (graph,) = model.subgraphs
+    graph.tensors.append(tensor)
+    graph.operators.append(operator)
+    graph.outputs = [4]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())

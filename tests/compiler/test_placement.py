@@ -10,7 +10,7 @@ from npubox.errors import ModelError
 from npubox.formats.network import CommandStream
 from npubox.formats.payload import CONFIGURATIONS
 from npubox.formats.tflite import read_network
-from tests.networks import SHARED_NAMES, compiled_by_vela, fully_connected, shared_network
+from tests.networks import SHARED_NAMES, compiled_by_vela, float_output, fully_connected, shared_network
 
 U55_128, U55_256, U65_256, U85_256 = 0x1807, 0x3008, 0x10003008, 0x20000118
 NPU_ID, NPU_ID_U85 = 0x10066001, 0x20007000
@@ -30,6 +30,14 @@ def test_operators_left_to_the_cpu() -> None:
     placement = operators_placed(source, compiled)
     assert placement.cpu == ("SOFTMAX",)
     assert placement.npu == tuple(op.name for op in source.operators if op.name != "SOFTMAX")
+
+
+@pytest.mark.parametrize("accelerator", ["ethos-u55-128", "ethos-u65-256"])
+@pytest.mark.parametrize("generator", [(), ("--debug-force-legacy-core",)])
+def test_a_float_output_stays_on_the_cpu(accelerator: str, generator: tuple[str, ...]) -> None:
+    source = read_network(float_output())
+    compiled = compiled_by_vela(source.content, accelerator, *generator)
+    assert operators_placed(source, compiled) == Placement(("FULLY_CONNECTED",), ("DEQUANTIZE",))
 
 
 def test_a_network_that_is_left_whole_to_the_cpu() -> None:

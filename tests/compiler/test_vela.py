@@ -159,6 +159,7 @@ def test_real_network_from_a_path() -> None:
             {"system_config": "Nonsense", "memory_mode": "Shared_Sram"},
             "^Vela cannot compile the network: .*System_Config.Nonsense not found in Vela config file$",
         ),
+        (TINY, "ethos-u65-256", {"extra": ("--output-format=raw",)}, "its --output-format itself"),
         (TINY, "ethos-u65-256", {"extra": ("--nonsense",)}, "unrecognized arguments: --nonsense$"),
     ],
 )

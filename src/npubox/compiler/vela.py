@@ -29,6 +29,7 @@ ACCELERATORS = (
 )
 CONFIGURATION_FILE = "Arm/vela.ini"  # comes with Vela and holds the system configurations and memory modes
 STEM = "network"
+OWN_OPTIONS = ("--output-dir", "--output-format", "--accelerator-config")
 EXCEPTION_NAME = re.compile(r"^(?:[\w.]+(?:Error|Exception): |vela: )?['\"]?(?:[Ee]rror: )?")
 
 
@@ -85,6 +86,9 @@ def _options(
 ) -> list[str]:
     if accelerator not in ACCELERATORS:
         raise ModelError(f"Vela compiles for no {accelerator}: take one of {', '.join(ACCELERATORS)}")
+    for option in extra:
+        if option.split("=")[0] in OWN_OPTIONS:
+            raise ModelError(f"npubox gives Vela its {option.split('=')[0]} itself: leave that option out")
     options = ["--accelerator-config", accelerator]
     if (system_config is None) != (memory_mode is None):
         raise ModelError("Vela takes a system configuration and a memory mode together: give both or neither")
