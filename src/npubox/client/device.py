@@ -16,7 +16,7 @@ from npubox.client.network import Network
 from npubox.client.node import open_node
 from npubox.client.program import Program
 from npubox.compiler.placement import Placement, check_made_for, operators_placed
-from npubox.compiler.vela import compile_network
+from npubox.compiler.vela import CompiledFile, compile_network
 from npubox.formats.network import Network as Graph
 from npubox.formats.tflite import read_network
 
@@ -67,26 +67,28 @@ class Device(Closable):
         """
         self._check_open()
         source = read_network(model if isinstance(model, bytes) else Path(model))
-        compiled = source if source.compiled else replace(self._compile(source), name=source.name)
+        compiled = source
+        if not source.compiled:
+            compiled = replace(read_network(self.compile(model).content), name=source.name)
         for operator in compiled.operators:
             if operator.npu is not None:
                 check_made_for(operator.npu.stream, self.npu.config, self.npu.id, source.name)
         return Network(Program(self._hardware, compiled), _placement(source, compiled))
 
-    def buffer(self, size: int) -> Buffer:
-        """A buffer object of `size` bytes, e.g. to give to `Network.submit` as an arena."""
-        self._check_open()
-        return Buffer(self._hardware, size)
-
-    def _compile(self, source: Graph) -> Graph:
+    def compile(self, model: str | os.PathLike[str] | bytes) -> CompiledFile:
+        """`model` compiled by Vela for this device, from the cache where it is there. Raises ModelError."""
         info = self._hardware.machine.info if self._hardware.machine is not None else None
-        compiled = compile_network(
-            source.content,
+        return compile_network(
+            model if isinstance(model, bytes) else Path(model),
             self.accelerator,
             system_config=info.vela_system_config if info is not None else None,
             memory_mode=info.vela_memory_mode if info is not None else None,
         )
-        return read_network(compiled.content)
+
+    def buffer(self, size: int) -> Buffer:
+        """A buffer object of `size` bytes, e.g. to give to `Network.submit` as an arena."""
+        self._check_open()
+        return Buffer(self._hardware, size)
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
