@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The in-process way of the lower waist: address space, clock and port of a virtual machine."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import itertools
+import mmap
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from npubox.bus.port import Prot
+
+PAGE = mmap.PAGESIZE
+
+
+class DmaFault(Exception):  # noqa: N818 - the bus's own word
+    """A device reached for an address that is not mapped for it."""
+
+    def __init__(self, address: int, size: int, write: bool, reason: str) -> None:
+        self.address = address
+        self.size = size
+        self.write = write
+        self.reason = reason
+        super().__init__(f"DMA {'write' if write else 'read'} of {size} bytes at {address:#x}: {reason}")
+
+
+@dataclass(frozen=True, eq=False)
+class DmaMapping:
+    """`size` bytes of a file at device `address`; `memory` is the same pages, mapped here."""
+
+    address: int
+    size: int
+    prot: Prot
+    memory: mmap.mmap = field(repr=False)
+
+    @property
+    def end(self) -> int:
+        return self.address + self.size
+
+
+class AddressSpace:
+    """One device's DMA address space: what `DmaSpace` promises drivers, and look-up for devices."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._starts: list[int] = []
+        self._mappings: list[DmaMapping] = []
+
+    def map(self, address: int, fd: int, offset: int, size: int, prot: Prot) -> None:
+        """See `DmaSpace.map`."""
+        if size <= 0 or address < 0 or (address | offset | size) % PAGE:
+            raise OSError(errno.EINVAL, f"DMA mapping {address:#x}+{size:#x} is not made of whole pages")
+        memory = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=offset)
+        mapping = DmaMapping(address, size, prot, memory)
+        with self._lock:
+            at = bisect_right(self._starts, address)
+            before = self._mappings[at - 1] if at else None
+            after = self._mappings[at] if at < len(self._mappings) else None
+            if (before and before.end > address) or (after and mapping.end > after.address):
+                raise OSError(errno.EEXIST, f"DMA mapping {address:#x}+{size:#x} overlaps another")
+            self._starts.insert(at, address)
+            self._mappings.insert(at, mapping)
+
+    def unmap(self, address: int, size: int) -> None:
+        """See `DmaSpace.unmap`. The pages stay until the device's last view of them is gone."""
+        with self._lock:
+            at = bisect_right(self._starts, address) - 1
+            if at < 0 or self._starts[at] != address or self._mappings[at].size != size:
+                raise OSError(errno.ENOENT, f"no DMA mapping {address:#x}+{size:#x}")
+            del self._starts[at], self._mappings[at]
+
+    def find(self, address: int, size: int, write: bool = False) -> DmaMapping:
+        """The mapping that holds all of [address, address + size). Raises DmaFault."""
+        with self._lock:
+            at = bisect_right(self._starts, address) - 1
+            mapping = self._mappings[at] if at >= 0 else None
+        if mapping is None or address >= mapping.end:
+            raise DmaFault(address, size, write, "nothing is mapped there")
+        if address + size > mapping.end:
+            raise DmaFault(mapping.end, size, write, f"runs past the buffer that ends at {mapping.end:#x}")
+        needed = Prot.WRITE if write else Prot.READ
+        if not mapping.prot & needed:
+            raise DmaFault(address, size, write, f"mapped without {needed.name} permission")
+        return mapping
+
+
+@dataclass(order=True)
+class _Timer:
+    deadline: int
+    order: int
+    callback: Callable[[], None] = field(compare=False)
+    cancelled: bool = field(default=False, compare=False)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class VirtualClock:
+    """Device time of one machine, in nanoseconds.
+
+    Time passes when a device says so: `advance_to` between `begin_work` and `end_work`, `hang` from the
+    moment it stops making progress with work to do. A driver's `sleep` passes time by itself once no
+    device is busy. So a time-out fires only for work that takes that long on the device, however slow
+    the host is.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._now = 0
+        self._busy = 0
+        self._hung = 0
+        self._timers: list[_Timer] = []
+        self._order = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def now(self) -> int:
+        with self._changed:
+            return self._now
+
+    def call_at(self, deadline: int, callback: Callable[[], None]) -> _Timer:
+        timer = _Timer(deadline, next(self._order), callback)
+        with self._changed:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="npubox-clock", daemon=True)
+                self._thread.start()
+            heapq.heappush(self._timers, timer)
+            self._changed.notify_all()
+        return timer
+
+    def sleep(self, duration: int) -> None:
+        with self._changed:
+            target = self._now + duration
+            while self._now < target and self._busy and not self._hung and not self._closed:
+                self._changed.wait()
+            self._pass_to(target)
+
+    def advance_to(self, moment: int) -> None:
+        """A device has worked until `moment`; earlier moments change nothing."""
+        with self._changed:
+            self._pass_to(moment)
+
+    def begin_work(self) -> None:
+        """A device has work: until its `end_work`, time passes by the devices' word alone."""
+        with self._changed:
+            self._busy += 1
+
+    def end_work(self) -> None:
+        with self._changed:
+            self._busy -= 1
+            self._changed.notify_all()
+
+    @contextmanager
+    def hang(self) -> Iterator[None]:
+        """While a device is stuck, time flows up to whatever anybody waits for."""
+        with self._changed:
+            self._hung += 1
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._hung -= 1
+
+    def close(self) -> None:
+        """Stop the clock's thread; pending timers never fire."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _pass_to(self, moment: int) -> None:
+        if moment > self._now:
+            self._now = moment
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                timer = self._next_due()
+                while timer is None and not self._closed:
+                    self._changed.wait()
+                    timer = self._next_due()
+                if timer is None or self._closed:
+                    return
+            timer.callback()
+
+    def _next_due(self) -> _Timer | None:
+        while self._timers and self._timers[0].cancelled:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return None
+        if self._hung:
+            self._pass_to(self._timers[0].deadline)
+        return heapq.heappop(self._timers) if self._timers[0].deadline <= self._now else None
+
+
+class RegisterDevice(Protocol):
+    """What a virtual device offers its port."""
+
+    def read32(self, offset: int) -> int: ...
+
+    def write32(self, offset: int, value: int) -> None: ...
+
+
+class InterruptLine:
+    """Carries a device's interrupts to the driver's handlers, on the device's thread."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Callable[[], None]] = {}
+
+    def connect(self, index: int, handler: Callable[[], None] | None) -> None:
+        if handler is None:
+            self._handlers.pop(index, None)
+        else:
+            self._handlers[index] = handler
+
+    def fire(self, index: int = 0) -> None:
+        """Devices call it with none of their own locks held; without a handler nothing happens."""
+        handler = self._handlers.get(index)
+        if handler is not None:
+            handler()
+
+
+class VirtualPort:
+    """A `Port` whose device lives in this process."""
+
+    def __init__(
+        self, device: RegisterDevice, dma: AddressSpace, clock: VirtualClock, line: InterruptLine
+    ) -> None:
+        self._device = device
+        self._line = line
+        self.dma = dma
+        self.clock = clock
+
+    def read32(self, offset: int) -> int:
+        return self._device.read32(offset)
+
+    def write32(self, offset: int, value: int) -> None:
+        self._device.write32(offset, value & 0xFFFFFFFF)
+
+    def on_interrupt(self, index: int, handler: Callable[[], None] | None) -> None:
+        self._line.connect(index, handler)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From command words to commands, and the register file that the commands write."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from npubox.devices.ethosu_npu.faults import Refused
+from npubox.hw.ethosu import commands as hw
+from npubox.hw.ethosu.commands import Cmd0, Cmd1
+
+FIRST_REGISTER = 256
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: `offset` is its byte offset in the stream; `register` is None for operations."""
+
+    offset: int
+    name: str
+    operation: Cmd0 | None
+    register: Cmd0 | Cmd1 | None
+    parameter: int
+    payload: int = 0
+
+    @property
+    def value(self) -> int:
+        """What a register write stores: 16 bits (cmd0), or 16 bits of parameter above 32 of payload."""
+        return self.parameter << 32 | self.payload if isinstance(self.register, Cmd1) else self.parameter
+
+
+class BadCommand(Refused):
+    """A word that is no command of this NPU; ends decoding at `offset`."""
+
+    def __init__(self, offset: int, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.offset = offset
+        self.name = name
+
+
+def commands(words: bytes) -> Iterator[Command]:
+    """The commands of a stream in order. Raises BadCommand at the first word that is none."""
+    count = len(words) // 4
+    values = struct.unpack_from(f"<{count}I", words)
+    at = 0
+    while at < count:
+        word = values[at]
+        offset = 4 * at
+        code, parameter = word & hw.CODE_MASK, word >> 16
+        control = word & hw.CONTROL_MASK
+        if word & hw.RESERVED_MASK or control not in (0, hw.CMD1_CONTROL):
+            raise BadCommand(offset, f"word {word:#010x}", "reserved bits are set")
+        if control == 0:
+            try:
+                cmd0 = Cmd0(code)
+            except ValueError:
+                raise BadCommand(offset, f"cmd0 {code}", "there is no such command") from None
+            operation = code < FIRST_REGISTER
+            yield Command(
+                offset, cmd0.name, cmd0 if operation else None, None if operation else cmd0, parameter
+            )
+            at += 1
+            continue
+        try:
+            cmd1 = Cmd1(code)
+        except ValueError:
+            raise BadCommand(offset, f"cmd1 {code}", "there is no such command") from None
+        if at + 1 >= count:
+            raise BadCommand(offset, cmd1.name, "the stream ends before its payload word")
+        yield Command(offset, cmd1.name, None, cmd1, parameter, values[at + 1])
+        at += 2
+
+
+class RegisterFile:
+    """What the stream has written so far; reading a register that nothing wrote is refused."""
+
+    def __init__(self) -> None:
+        # Cmd0 and Cmd1 share numbers, and IntEnum members of equal value are equal: keep them apart.
+        self._cmd0: dict[Cmd0, int] = {}
+        self._cmd1: dict[Cmd1, int] = {}
+
+    def write(self, command: Command) -> None:
+        if isinstance(command.register, Cmd1):
+            self._cmd1[command.register] = command.value
+        elif command.register is not None:
+            self._cmd0[command.register] = command.value
+
+    def unsigned(self, register: Cmd0, mask: int = 0xFFFF) -> int:
+        """A cmd0 register's parameter, under `mask`."""
+        try:
+            return self._cmd0[register] & mask
+        except KeyError:
+            raise Refused(f"{register.name} was never written") from None
+
+    def signed(self, register: Cmd0, signed: bool = True) -> int:
+        """A cmd0 register's 16 bits, as two's complement if `signed`."""
+        value = self.unsigned(register)
+        return value - 0x10000 if signed and value & 0x8000 else value
+
+    def optional(self, register: Cmd0, default: int = 0) -> int:
+        """A register that some generators leave at its reset value."""
+        return self._cmd0.get(register, default)
+
+    def address(self, register: Cmd1) -> int:
+        """A 40-bit unsigned cmd1 value."""
+        return self._word(register) & 0xFFFFFFFFFF
+
+    def address_or(self, register: Cmd1, default: int) -> int:
+        """A 40-bit address that only the tiles in use must have."""
+        return self._cmd1.get(register, default) & 0xFFFFFFFFFF
+
+    def stride(self, register: Cmd1) -> int:
+        """A 40-bit two's complement cmd1 value."""
+        value = self.address(register)
+        return value - (1 << 40) if value >> 39 else value
+
+    def payload(self, register: Cmd1) -> int:
+        """The 32-bit payload of a cmd1 register."""
+        return self._word(register) & 0xFFFFFFFF
+
+    def shift(self, register: Cmd1) -> int:
+        """The shift that a scale register carries in its parameter, bits 5:0."""
+        return self._word(register) >> 32 & 0x3F
+
+    def _word(self, register: Cmd1) -> int:
+        try:
+            return self._cmd1[register]
+        except KeyError:
+            raise Refused(f"{register.name} was never written") from None

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The virtual NPU: its registers, and the thread that fetches and executes command streams.
+
+Register behaviour: the project's facts, ethosu-npu.md §9 and ethosu-accel.md §6. Nothing here sees a
+model file; results come from the bytes in device memory alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from enum import Enum
+
+from npubox.bus.virtual import AddressSpace, DmaFault, InterruptLine, VirtualClock
+from npubox.devices.ethosu_npu.configuration import Configuration
+from npubox.devices.ethosu_npu.faults import Fault, Refused, RunReport
+from npubox.devices.ethosu_npu.memory import Memory, Regions, Shram
+from npubox.devices.ethosu_npu.plan import Entry, Plan, build_plan
+from npubox.devices.ethosu_npu.pmu import Pmu
+from npubox.hw.ethosu.registers import (
+    BASEP_COUNT,
+    REGISTER_WINDOW,
+    STATUS_IRQ_HISTORY_SHIFT,
+    Cmd,
+    Reg,
+    Status,
+)
+
+log = logging.getLogger(__name__)
+
+KEPT_PLANS = 64
+LONGEST_OPERATION = 10**9  # ns of device time; a longer one is a hang to whoever waits for it
+NANOSECONDS = 10**9
+
+
+class Injection(Enum):
+    """Faults that the control channel can make happen at the next run's first operation."""
+
+    HANG = "hang"
+    BUS_ERROR = "bus error"
+
+
+class _Aborted(Exception):  # noqa: N818 - a reset, not an error
+    """The NPU was reset while it ran."""
+
+
+class VirtualNpu:
+    """One Ethos-U55 or U65 behind a port's registers. Runs jobs on a thread of its own."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        dma: AddressSpace,
+        clock: VirtualClock,
+        line: InterruptLine,
+        frequency: int,
+        on_run: Callable[[RunReport], None],
+    ) -> None:
+        self.configuration = configuration
+        self._memory = Memory(dma)
+        self._clock = clock
+        self._line = line
+        self._frequency = frequency
+        self._on_run = on_run
+        self._state = threading.Condition()
+        self._registers: dict[int, int] = {}
+        self._status = Status(0)
+        self._irq_history = 0
+        self._prot = 0
+        self._pmu = Pmu()
+        self._shram = Shram(configuration.shram_kib // configuration.cores)
+        self._plans: OrderedDict[bytes, Plan] = OrderedDict()
+        self._injection: Injection | None = None
+        self._requested = False
+        self._abort = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    # Registers
+
+    def read32(self, offset: int) -> int:
+        with self._state:
+            match offset:
+                case Reg.ID:
+                    return self.configuration.npu_id
+                case Reg.CONFIG:
+                    return self.configuration.config
+                case Reg.STATUS:
+                    return int(self._status) | self._irq_history << STATUS_IRQ_HISTORY_SHIFT
+                case Reg.PROT:
+                    return self._prot
+                case Reg.CMD | Reg.RESET:
+                    return 0
+            value = self._pmu.read(offset)
+            return self._registers.get(offset, 0) if value is None else value
+
+    def write32(self, offset: int, value: int) -> None:
+        if offset % 4 or not 0 <= offset < REGISTER_WINDOW:
+            log.warning("write of %#x to %#x, where the NPU has no register, is ignored", value, offset)
+            return
+        with self._state:
+            match offset:
+                case Reg.CMD:
+                    self._command(value)
+                case Reg.RESET:
+                    self._reset(value)
+                case Reg.ID | Reg.STATUS | Reg.QREAD | Reg.PROT | Reg.CONFIG:
+                    log.warning("write of %#x to read-only register %s is ignored", value, Reg(offset).name)
+                case _:
+                    if not self._pmu.write(offset, value):
+                        self._registers[offset] = value
+
+    def _command(self, value: int) -> None:
+        if value & Cmd.CLEAR_IRQ:
+            self._status &= ~Status.IRQ_RAISED
+        self._irq_history &= ~(value >> 16)
+        if value & Cmd.STOP_REQUEST:
+            log.warning("CMD.stop_request is not modelled and is ignored")
+        if value & Cmd.RUN and not self._status & (Status.RUNNING | Status.RESET_IN_PROGRESS):
+            self._status = (self._status & Status.IRQ_RAISED) | Status.RUNNING
+            self._requested = True
+            self._clock.begin_work()
+            if self._thread is None:
+                name = f"npubox-{self.configuration.name}"
+                self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._thread.start()
+            self._state.notify_all()
+
+    def _reset(self, value: int) -> None:
+        self._prot = value & 3
+        if self._status & Status.RUNNING:
+            self._abort = True
+            self._status |= Status.RESET_IN_PROGRESS
+            self._state.notify_all()
+        else:
+            self._clear()
+
+    def _clear(self) -> None:
+        self._registers.clear()
+        self._status = Status(0)
+        self._irq_history = 0
+        self._pmu = Pmu()
+        self._shram.clear()
+
+    # Control channel
+
+    def inject(self, injection: Injection) -> None:
+        """Make the next run fail: a test of whoever drives the NPU."""
+        with self._state:
+            self._injection = injection
+
+    def close(self) -> None:
+        """Power off: a run in progress is abandoned and its thread ended."""
+        with self._state:
+            self._closed = True
+            self._abort = True
+            self._state.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # Execution
+
+    def _work(self) -> None:
+        while True:
+            with self._state:
+                while not self._requested and not self._closed:
+                    self._state.wait()
+                if not self._requested:
+                    return
+                self._requested = False
+            try:
+                self._run()
+            finally:
+                self._clock.end_work()
+
+    def _run(self) -> None:
+        start = self._clock.now()
+        run = _Run(start)
+        fault: Fault | None = None
+        try:
+            stop_mask = self._execute(run)
+        except _Aborted:
+            fault = Fault("the NPU was reset while it ran", Status(0), *run.position())
+        except DmaFault as error:
+            fault = Fault(str(error), Status.BUS_ERROR, *run.position(), error.address)
+        except Refused as error:
+            fault = Fault(str(error), error.status, *run.position())
+        except Exception as error:
+            log.exception("the virtual NPU failed")
+            fault = Fault(f"the virtual NPU itself failed: {error!r}", Status.PARSE_ERROR, *run.position())
+        self._on_run(RunReport(run.cycles, start, self._clock.now(), run.operations, fault))
+        with self._state:
+            aborted = self._abort
+            if aborted:
+                self._abort = self._closed
+                self._clear()
+            elif fault is not None:
+                self._status = Status.IRQ_RAISED | fault.status
+            else:
+                self._status = Status.IRQ_RAISED | Status.END_REACHED
+                self._irq_history |= stop_mask
+        if not aborted:
+            self._line.fire()
+
+    def _execute(self, run: _Run) -> int:
+        """Execute the stream at QBASE; the mask of its OP_STOP."""
+        with self._state:
+            queue = self._wide(Reg.QBASE)
+            size = self._registers.get(Reg.QSIZE, 0)
+            bases = [self._wide(Reg.BASEP0 + 8 * n) for n in range(BASEP_COUNT)]
+            injection, self._injection = self._injection, None
+        if size < 4:
+            raise Refused(f"QSIZE is {size}; a stream holds at least OP_STOP")
+        plan = self._plan(self._memory.view(queue, size).tobytes())
+        regions = Regions(self._memory, bases)
+        for entry in plan.entries:
+            run.entry = entry
+            with self._state:
+                self._registers[Reg.QREAD] = entry.command.offset
+                if self._abort:
+                    raise _Aborted
+            if injection is Injection.HANG or self._duration(entry.cost.total) > LONGEST_OPERATION:
+                self._hang()
+            if injection is Injection.BUS_ERROR:
+                raise DmaFault(queue, 4, False, "injected by the control channel")
+            if entry.step is not None:
+                entry.step.run(regions, self._shram)
+            self._finish_operation(run, entry)
+            if entry.step is None and entry is plan.entries[-1] and plan.refusal is None:
+                return entry.irq_mask
+            if entry.step is None:
+                self._raise_irq(entry.irq_mask)
+        assert plan.refusal is not None
+        run.refusal = plan.refusal.name, plan.refusal.offset
+        raise Refused(plan.refusal.reason)
+
+    def _plan(self, words: bytes) -> Plan:
+        plan = self._plans.get(words)
+        if plan is None:
+            plan = build_plan(words, self.configuration)
+            self._plans[words] = plan
+            if len(self._plans) > KEPT_PLANS:
+                self._plans.popitem(last=False)
+        else:
+            self._plans.move_to_end(words)
+        return plan
+
+    def _finish_operation(self, run: _Run, entry: Entry) -> None:
+        run.cycles += entry.cost.total
+        run.operations += entry.step is not None
+        with self._state:
+            self._pmu.count(entry.cost)
+        self._clock.advance_to(run.start + self._duration(run.cycles))
+
+    def _duration(self, cycles: int) -> int:
+        return cycles * NANOSECONDS // self._frequency
+
+    def _raise_irq(self, mask: int) -> None:
+        with self._state:
+            self._status |= Status.IRQ_RAISED
+            self._irq_history |= mask
+        self._line.fire()
+
+    def _hang(self) -> None:
+        """Make no progress until a reset; meanwhile device time flows for whoever waits."""
+        with self._clock.hang(), self._state:
+            while not self._abort:
+                self._state.wait()
+        raise _Aborted
+
+    def _wide(self, register: int) -> int:
+        low = self._registers.get(register, 0)
+        return (self._registers.get(register + 4, 0) & 0xFF) << 32 | low
+
+
+class _Run:
+    """Where a run is: for its report."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.cycles = 0
+        self.operations = 0
+        self.entry: Entry | None = None
+        self.refusal: tuple[str, int] | None = None
+
+    def position(self) -> tuple[str | None, int | None]:
+        """Name and byte offset of the command the run is at."""
+        if self.refusal is not None:
+            return self.refusal
+        if self.entry is None:
+            return None, None
+        return self.entry.command.name, self.entry.command.offset

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A command stream decoded once: what the NPU does, in order, until OP_STOP or what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from npubox.devices.ethosu_npu.commands import BadCommand, Command, RegisterFile, commands
+from npubox.devices.ethosu_npu.configuration import Configuration
+from npubox.devices.ethosu_npu.cycles import Cost, cost
+from npubox.devices.ethosu_npu.faults import Refused
+from npubox.devices.ethosu_npu.operations import Irq, Stop, build_operation
+from npubox.devices.ethosu_npu.steps import Step, build_step
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One operation of the stream; `step` is None for STOP and IRQ, which carry their `irq_mask`."""
+
+    command: Command
+    cost: Cost
+    step: Step | None = None
+    irq_mask: int = 0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Where the stream goes beyond what is modelled; everything before it is executed."""
+
+    name: str
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    words: bytes
+    entries: tuple[Entry, ...]
+    refusal: Refusal | None
+
+
+def build_plan(words: bytes, configuration: Configuration) -> Plan:
+    """Decode `words` up to OP_STOP or the first command that cannot be executed."""
+    registers = RegisterFile()
+    entries: list[Entry] = []
+    refusal = Refusal("end of stream", len(words), "the stream ends without OP_STOP")
+    command: Command | None = None
+    try:
+        for command in commands(words):
+            if command.register is not None:
+                registers.write(command)
+                continue
+            operation = build_operation(registers, command, configuration.cores)
+            if operation is None:
+                continue
+            price = cost(operation, configuration.macs)
+            if isinstance(operation, Stop | Irq):
+                entries.append(Entry(command, price, irq_mask=operation.irq_mask))
+                if isinstance(operation, Stop):
+                    return Plan(words, tuple(entries), None)
+            else:
+                step = build_step(operation, configuration.ofm_microblock)
+                entries.append(Entry(command, price, step))
+    except BadCommand as error:
+        refusal = Refusal(error.name, error.offset, str(error))
+    except Refused as error:
+        assert command is not None
+        refusal = Refusal(command.name, command.offset, str(error))
+    return Plan(words, tuple(entries), refusal)

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pools, element-wise operations and DMA as executable steps."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from npubox.devices.ethosu_npu.convolution import ConvolutionStep
+from npubox.devices.ethosu_npu.faults import Refused
+from npubox.devices.ethosu_npu.kernels import feature_maps, plain, scaling
+from npubox.devices.ethosu_npu.memory import MapLayout, Regions, Shram
+from npubox.devices.ethosu_npu.operations import (
+    Convolution,
+    Dma,
+    Elementwise,
+    FeatureMap,
+    Operation,
+    Output,
+    Pool,
+)
+from npubox.devices.ethosu_npu.values import load_values, output_table, post_vector
+from npubox.hw.ethosu.commands import ElementwiseMode, PoolMode, ScaleMode, Upscale
+
+Int64Array = npt.NDArray[np.int64]
+
+MOST_ELEMENTS = 1 << 25
+MOST_TAPS = 1 << 20
+
+
+class Step(Protocol):
+    """Something the NPU executes; raises DmaFault or Refused and then may have written part of it."""
+
+    def run(self, regions: Regions, shram: Shram) -> None: ...
+
+
+def _check_size(*maps: FeatureMap | None) -> None:
+    for fm in maps:
+        if fm is not None and fm.height * fm.width * fm.depth > MOST_ELEMENTS:
+            raise Refused(
+                f"a feature map of {fm.height} x {fm.width} x {fm.depth} elements is more than the"
+                f" {MOST_ELEMENTS} that are modelled"
+            )
+
+
+class _Finisher:
+    """Scale, finish and store the int64 results of a pool or element-wise operation."""
+
+    def __init__(self, ofm: FeatureMap, output: Output, scaled: bool) -> None:
+        self._fm = ofm
+        self._output = output
+        self._post = post_vector(output, scaled)
+        self.layout = MapLayout(ofm)
+
+    def store(self, values: Int64Array, regions: Regions, shram: Shram) -> None:
+        target = regions.feature_map(self.layout, write=True)
+        out = np.empty(values.shape, np.int32)
+        table = output_table(self._output, self._fm, shram)
+        scaling.finish(values.reshape(-1), self._post, table, out.reshape(-1))
+        feature_maps.store(target, self.layout.vector, out)
+
+
+_FAILURES = {
+    plain.OVERFLOW: "a value leaves the accumulator's range, which is not modelled",
+    plain.SHIFT_RANGE: "a shift by an operand outside 0..31, or a window of padding alone, is not modelled",
+}
+
+
+def _check(code: int) -> None:
+    if code:
+        raise Refused(_FAILURES[code])
+
+
+class PoolStep:
+    def __init__(self, operation: Pool) -> None:
+        self._operation = operation
+        self._ifm = MapLayout(operation.ifm)
+        window = operation.window
+        self._by_count = operation.mode is PoolMode.AVERAGE and window.padded
+        self._finisher = _Finisher(operation.ofm, operation.output, scaled=True)
+        if window.height * window.width > MOST_TAPS:
+            raise Refused(f"a pool over {window.height} x {window.width} elements is not modelled")
+        self._ifm_shape = (
+            (operation.ofm.height - 1) * window.stride_y + window.height - window.pad_top - window.pad_bottom,
+            (operation.ofm.width - 1) * window.stride_x + window.width - window.pad_left - window.pad_right,
+        )
+        self._scales = _average_scales(window.height * window.width if self._by_count else 0)
+
+    def run(self, regions: Regions, shram: Shram) -> None:
+        operation = self._operation
+        window, zero_point = operation.window, operation.ifm.zero_point
+        values = load_values(regions, self._ifm, window.upscale, self._ifm_shape, zero_point)
+        limit = 1 << (operation.accumulator_bits - 1)
+        out = np.empty(self._finisher.layout.shape, np.int64)
+        if operation.mode is PoolMode.REDUCE_SUM:
+            _check(plain.reduce_sum(values, zero_point, limit, out))
+        else:
+            code = plain.pool(
+                values,
+                zero_point,
+                operation.mode is PoolMode.AVERAGE,
+                window.height,
+                window.width,
+                window.stride_y,
+                window.stride_x,
+                window.pad_top,
+                window.pad_left,
+                int(self._by_count),
+                int(operation.output.rounding),
+                self._scales,
+                limit,
+                out,
+            )
+            _check(code)
+        self._finisher.store(out, regions, shram)
+
+
+def _average_scales(most: int) -> Int64Array:
+    """(scale, shift) that divides by n, for n = 0 .. most (facts §7.4)."""
+    scales = np.zeros((most + 1, 2), np.int64)
+    for n in range(1, most + 1):
+        e = (n - 1).bit_length()
+        scales[n] = ((1 << 31 + e) + (1 << e)) // n, 31 + e
+    return scales
+
+
+_BASE_SHIFT = {1: 20, 2: 15, 4: 0}  # S of the facts' §7.1
+
+
+class ElementwiseStep:
+    def __init__(self, operation: Elementwise) -> None:
+        self._operation = operation
+        self._ifm = MapLayout(operation.ifm)
+        self._ifm2 = MapLayout(operation.ifm2) if operation.ifm2 is not None else None
+        wide_mul = operation.mode is ElementwiseMode.MUL and operation.ifm.element_size == 4
+        self._mode = plain.MUL_SHIFT if wide_mul else int(operation.mode)
+        scaled = not wide_mul and operation.mode is not ElementwiseMode.LRELU
+        self._finisher = _Finisher(operation.ofm, operation.output, scaled)
+        opa, shift = operation.opa_scale or (0, 0)
+        base_shift = _BASE_SHIFT[operation.ifm.element_size]
+        inputs = (operation.scale_mode, opa, shift, operation.opb_scale or 0, base_shift)
+        self._inputs = np.array(inputs, np.int64)
+        if operation.scale_mode is not ScaleMode.OPA_OPB_16 and opa >= 1 << 31:
+            raise Refused("an OPA_SCALE of 2^31 or more is unverified")
+
+    def run(self, regions: Regions, shram: Shram) -> None:
+        operation = self._operation
+        first = load_values(regions, self._ifm, Upscale.NONE, (0, 0), 0)
+        second, second_zero = first, 0
+        if self._ifm2 is not None and operation.ifm2 is not None:
+            second = load_values(regions, self._ifm2, Upscale.NONE, (0, 0), 0)
+            second_zero = operation.ifm2.zero_point
+        elif operation.scalar is not None:
+            second = np.full((1, 1, 1), operation.scalar, np.int64)
+        scale, shift = operation.output.scale or (0, 0)
+        signed_scale = scale - (1 << 32) if scale >> 31 else scale
+        out = np.empty(self._finisher.layout.shape, np.int64)
+        code = plain.elementwise(
+            first,
+            second,
+            operation.ifm.zero_point,
+            second_zero,
+            int(operation.swapped),
+            self._mode,
+            self._inputs,
+            int(operation.output.rounding),
+            signed_scale,
+            shift,
+            out,
+        )
+        _check(code)
+        self._finisher.store(out, regions, shram)
+
+
+class DmaStep:
+    def __init__(self, operation: Dma) -> None:
+        self._operation = operation
+
+    def run(self, regions: Regions, shram: Shram) -> None:
+        operation = self._operation
+        if operation.length == 0:
+            return
+        source = regions.view(operation.source_region, operation.source, operation.length)
+        if operation.target_region is None:
+            shram.load(operation.target, source)
+        else:
+            target = regions.view(operation.target_region, operation.target, operation.length, write=True)
+            target[:] = source
+
+
+def build_step(operation: Operation, ofm_microblock: int) -> Step:
+    """The executable form of `operation`. Raises Refused."""
+    match operation:
+        case Convolution():
+            _check_size(operation.ifm, operation.ofm)
+            return ConvolutionStep(operation, ofm_microblock)
+        case Pool():
+            _check_size(operation.ifm, operation.ofm)
+            return PoolStep(operation)
+        case Elementwise():
+            _check_size(operation.ifm, operation.ifm2, operation.ofm)
+            return ElementwiseStep(operation)
+        case Dma():
+            return DmaStep(operation)
+        case _:
+            raise TypeError(f"{operation} is not executed by a step")
