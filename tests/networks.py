@@ -41,9 +41,23 @@ def compiled_by_vela(content: bytes, accelerator: str, *extra: str) -> Network:
     return read_network(compile_network(content, accelerator, extra=extra, cache=False).content)
 
 
+def unpacked(content: bytes) -> Any:
+    """The file as LiteRT's ModelT object, to be changed and packed again."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+
+
+def packed(model: Any) -> bytes:
+    import flatbuffers  # type: ignore[import-untyped]
+
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def fully_connected(dtype: type[np.generic] = np.int8) -> bytes:
     """A .tflite of one FULLY_CONNECTED, 8 inputs and 4 outputs, int8 or float32."""
-    import flatbuffers  # type: ignore[import-untyped]
     from ai_edge_litert import schema_py_generated as schema
 
     integer = dtype is np.int8
@@ -85,17 +99,14 @@ def fully_connected(dtype: type[np.generic] = np.int8) -> bytes:
     model = schema.ModelT()
     model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
     model.buffers = [buffer(), buffer(weights), buffer(bias)]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return packed(model)
 
 
 def float_output() -> bytes:
     """The same int8 FULLY_CONNECTED with a DEQUANTIZE behind it, which Vela leaves to the CPU."""
-    import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(fully_connected(), 0))
+    model = unpacked(fully_connected())
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
     code.version = 2
@@ -108,6 +119,4 @@ def float_output() -> bytes:
     graph.tensors.append(tensor)
     graph.operators.append(operator)
     graph.outputs = [4]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return packed(model)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from npubox.errors import ModelError
 from npubox.formats.network import Network
 from npubox.formats.tflite import read_network, require_quantized
-from tests.networks import SHARED_NAMES, compiled_by_vela, fully_connected, shared_network
+from tests.networks import SHARED_NAMES, compiled_by_vela, fully_connected, packed, shared_network, unpacked
 
 TINY = fully_connected()
 
@@ -153,16 +153,24 @@ def test_flipped_bytes_in_a_compiled_network(at: int, flip: int) -> None:
         read_network(bytes(damaged))
 
 
-def test_several_subgraphs_are_refused_by_number() -> None:
-    import flatbuffers  # type: ignore[import-untyped]
-    from ai_edge_litert import schema_py_generated as schema
+def test_messages_stay_one_line_whatever_the_names_hold() -> None:
+    assert TINY.count(b"weights") == 1
+    named = TINY.replace(b"weights", b"we\nghts")
+    with pytest.raises(ModelError, match=r"tensor 1 \('we\\nghts'\) is of type STRING"):
+        read_network(_with_type(named, tensor=1, kind=5))
 
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(TINY, 0))
+
+def _with_type(content: bytes, tensor: int, kind: int) -> bytes:
+    model = unpacked(content)
+    model.subgraphs[0].tensors[tensor].type = kind
+    return packed(model)
+
+
+def test_several_subgraphs_are_refused_by_number() -> None:
+    model = unpacked(TINY)
     model.subgraphs *= 2
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
     with pytest.raises(ModelError, match="it has 2 subgraphs"):
-        read_network(bytes(builder.Output()))
+        read_network(packed(model))
 
 
 def test_float_networks_are_told_to_be_quantised(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ OFFLINE_PLAN = b"OfflineMemoryAllocation"
 OFFLINE_PLAN_HEADER = 3  # int32: version, subgraphs, number of tensors
 IDENTIFIER = slice(4, 8)
 MAX_TENSOR_BYTES = 1 << 32
+MAX_RANK = 8
 
 DTYPES: dict[int, np.dtype[Any]] = {
     tflite.TensorType.FLOAT32: np.dtype(np.float32),
@@ -155,6 +156,11 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode("utf-8", "replace")
 
 
+def _quoted(name: str) -> str:
+    """A name for a message: in a damaged file it may be long and hold anything."""
+    return ascii(name if len(name) <= 60 else f"{name[:57]}...")
+
+
 def _buffer_data(buffer: Any, content: bytes) -> npt.NDArray[np.uint8] | None:
     offset, size = buffer.Offset(), buffer.Size()
     if offset > 1:  # files above 2 GB keep the data behind the flatbuffer
@@ -182,10 +188,12 @@ def _tensor(
     dtype = DTYPES.get(table.Type())
     if dtype is None:
         kind = TYPE_NAMES.get(table.Type(), f"number {table.Type()}")
-        raise ModelError(f"tensor {index} ({name}) is of type {kind}, which npubox does not take")
+        raise ModelError(f"tensor {index} ({_quoted(name)}) is of type {kind}, which npubox does not take")
     if table.Sparsity() is not None:
-        raise ModelError(f"tensor {index} ({name}) is sparse, which npubox does not take")
+        raise ModelError(f"tensor {index} ({_quoted(name)}) is sparse, which npubox does not take")
     shape = tuple(_vector(table, "Shape").tolist())
+    if len(shape) > MAX_RANK:
+        raise ValueError(f"tensor {index} has {len(shape)} dimensions")
     nbytes = math.prod(shape) * dtype.itemsize
     if any(size < 0 for size in shape) or nbytes > MAX_TENSOR_BYTES:
         raise ValueError(f"tensor {index} has the shape {shape}")
