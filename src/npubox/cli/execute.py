@@ -38,6 +38,7 @@ class Request:
 def execute(request: Request) -> None:
     """Open, load, read, run, verify, write, report. Raises what the client does, Failed for a difference."""
     model = request.model
+    read_network(model)  # a bad file is told at once: powering up a machine may compile its kernels
     with working(f"opening {request.device}"):
         device = npubox.open(request.device)
     with device:

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands do when all is well."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import npubox as package
+from tests.cli.conftest import DIGITS, IMAGES, ROOT, Npubox
+from tests.networks import compiled_by_vela
+
+HEAVY = ("numpy", "numba", "llvmlite", "tflite", "ai_edge_litert", "ethosu", "PIL", "npubox.client")
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "image.npy"
+    np.save(path, np.load(IMAGES)["inputs"][:1])
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[list[int]]:
+    return np.load(IMAGES)["expected"][:1].tolist()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["run", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(npubox: Npubox, arguments: list[str]) -> None:
+    watch = (
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr))"
+    )
+    answer = npubox(*arguments, before=watch)
+    assert answer.status == 0
+    assert answer.err == "[]\n"
+
+
+def test_version(npubox: Npubox) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert npubox("--version").out == f"npubox {project['version']}\n"
+    assert package.__version__ == project["version"]
+
+
+def test_run_writes_what_the_oracle_expects(
+    npubox: Npubox, image: Path, expected: list[list[int]], tmp_path: Path
+) -> None:
+    answer = npubox("run", DIGITS, "--input", image, "--output", tmp_path / "y.npy")
+    assert answer.status == 0, answer.err
+    assert answer.err == ""
+    assert np.load(tmp_path / "y.npy").tolist() == expected
+    for words in ("ethos-u65-256", "NPU: 9 operators", "CPU: none", "NPU cycles", f"wrote {tmp_path}"):
+        assert words in answer.out
+
+
+def test_run_json(npubox: Npubox, image: Path, expected: list[list[int]]) -> None:
+    answer = npubox("run", DIGITS, "--input", image, "--repeat", 3, "--json")
+    report = json.loads(answer.out)
+    assert answer.status == 0
+    assert report["outputs"][0]["values"] == expected
+    assert (report["runs"], len(report["cycles"]), len(report["host_time_ns"])) == (3, 3, 3)
+    assert all(cycles > 0 for cycles in report["cycles"])
+    assert len(report["operators"]["npu"]) == 9
+    assert report["operators"]["cpu"] == []
+
+
+def test_run_compiled(npubox: Npubox, image: Path, expected: list[list[int]], tmp_path: Path) -> None:
+    path = tmp_path / "compiled.tflite"
+    path.write_bytes(compiled_by_vela(DIGITS.read_bytes(), "ethos-u65-256").content)
+    report = json.loads(npubox("run", path, "--input", image, "--device", "imx93", "--json").out)
+    assert report["outputs"][0]["values"] == expected
+
+
+def test_run_raw_and_floats(npubox: Npubox, image: Path, expected: list[list[int]], tmp_path: Path) -> None:
+    stored = np.load(image)
+    (tmp_path / "image.bin").write_bytes(stored.tobytes())
+    np.save(tmp_path / "real.npy", (stored.astype(np.float32) + 128) / 255)
+    for name in ("image.bin", "real.npy"):
+        report = json.loads(npubox("run", DIGITS, "--input", tmp_path / name, "--json").out)
+        assert report["outputs"][0]["values"] == expected
+
+
+def test_run_pictures(npubox: Npubox, tmp_path: Path) -> None:
+    """int8 takes pixel - 128; colour becomes grey and says so; --mean and --scale give the same."""
+    pixels = (np.load(IMAGES)["inputs"][0, :, :, 0].astype(np.int16) + 128).astype(np.uint8)
+    expected = np.load(IMAGES)["expected"][:1].tolist()
+    Image.fromarray(pixels).save(tmp_path / "grey.png")
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "colour.png")
+    grey = json.loads(npubox("run", DIGITS, "--input", tmp_path / "grey.png", "--json").out)
+    colour = json.loads(npubox("run", DIGITS, "--input", tmp_path / "colour.png", "--json").out)
+    scaled = npubox("run", DIGITS, "--input", tmp_path / "grey.png", "--scale", 1 / 255, "--json")
+    for report in (grey, colour, json.loads(scaled.out)):
+        assert report["outputs"][0]["values"] == expected
+    assert grey["notes"] == []
+    assert "RGB to greyscale" in colour["notes"][0]
+
+
+def test_verify(npubox: Npubox, image: Path) -> None:
+    answer = npubox("run", DIGITS, "--input", image, "--verify", "--json")
+    assert answer.status == 0, answer.err
+    report = json.loads(answer.out)
+    assert report["verified"]["oracle"] in ("tflite-micro", "LiteRT BUILTIN_REF")
+    assert report["verified"]["difference"] is None
+
+
+def test_verify_tells_a_difference(npubox: Npubox, image: Path) -> None:
+    wrong = (
+        "import numpy, npubox.fallback.verify as v\n"
+        "v.reference_outputs = lambda content, inputs: ((numpy.full((1, 10), 99, 'i1'),), 'a liar')"
+    )
+    answer = npubox("run", DIGITS, "--input", image, "--verify", before=wrong)
+    assert answer.status == 1
+    assert "at [0, 0], a liar has 99; 10 of 10 values differ" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_devices(npubox: Npubox) -> None:
+    answer = npubox("devices")
+    assert answer.status == 0
+    assert "imx93" in answer.out
+    assert "ethos-u65-256" in answer.out
+    presets = {preset["name"]: preset for preset in json.loads(npubox("devices", "--json").out)["presets"]}
+    assert "ethos-u65-256" in presets["imx93"]["accelerator"]
+
+
+def test_compile_then_disasm(npubox: Npubox, tmp_path: Path) -> None:
+    out = tmp_path / "out.tflite"
+    answer = npubox("compile", DIGITS, "--device", "imx93", "-o", out, "--json")
+    assert answer.status == 0, answer.err
+    assert json.loads(answer.out)["accelerator"] == "ethos-u65-256"
+    listing = npubox("disasm", out)
+    assert listing.status == 0
+    assert "NPU_OP_CONV" in listing.out
+    assert listing.out.splitlines()[-1].split()[2] == "NPU_OP_STOP"
+    (stream,) = json.loads(npubox("disasm", out, "--json").out)["streams"]
+    assert stream["accelerator"] == "ethos-u65-256"
+    assert len(stream["commands"]) == len(listing.out.splitlines()) - 1
+
+
+def test_compile_for_what_is_not_modelled(npubox: Npubox, tmp_path: Path) -> None:
+    answer = npubox("compile", DIGITS, "--device", "ethos-u85-256", "-o", tmp_path / "out.tflite")
+    assert answer.status == 0, answer.err
+    assert "for ethos-u85-256" in answer.out
