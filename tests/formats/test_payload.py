@@ -7,7 +7,7 @@ import contextlib
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npubox.errors import ModelError
@@ -82,6 +82,7 @@ def test_damage_is_called_by_its_name(payload: bytes, message: str) -> None:
         parse_payload(payload)
 
 
+@settings(deadline=None)
 @given(st.sampled_from([cop1(), cop2()]), st.integers(0, 200), st.integers(0, 255), st.integers(0, 200))
 def test_damage_never_is_another_error(payload: bytes, at: int, value: int, length: int) -> None:
     damaged = bytearray(payload)

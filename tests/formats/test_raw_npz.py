@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npubox.errors import ModelError
@@ -107,6 +107,7 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
         read_raw_npz(tmp_path / "other.npz")
 
 
+@settings(deadline=None)
 @given(at=st.integers(0, 2**16), flip=st.integers(1, 255), length=st.integers(0, 2**16))
 def test_damage_is_a_model_error_or_a_network(
     at: int, flip: int, length: int, tiny: bytes, tmp_path_factory: pytest.TempPathFactory

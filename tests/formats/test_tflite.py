@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npubox.errors import ModelError
@@ -133,6 +133,7 @@ def test_truncated_at_every_length_is_a_model_error() -> None:
     assert refused >= len(TINY) - 4
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(TINY) - 1), st.integers(1, 255)), min_size=1, max_size=8))
 def test_flipped_bytes_give_a_network_or_a_model_error(flips: list[tuple[int, int]]) -> None:
     damaged = bytearray(TINY)
@@ -145,6 +146,7 @@ def test_flipped_bytes_give_a_network_or_a_model_error(flips: list[tuple[int, in
             assert tensor.data is None or tensor.data.nbytes == tensor.nbytes
 
 
+@settings(deadline=None)
 @given(at=st.integers(0, 2**16), flip=st.integers(1, 255))
 def test_flipped_bytes_in_a_compiled_network(at: int, flip: int) -> None:
     damaged = bytearray(compiled_by_vela(TINY, "ethos-u65-256").content)

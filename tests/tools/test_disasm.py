@@ -7,7 +7,7 @@ import json
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npubox.errors import ModelError
@@ -41,6 +41,7 @@ def test_every_command_of_real_streams(name: str, accelerator: str, generator: t
     assert operations & {"NPU_OP_CONV", "NPU_OP_DEPTHWISE"}
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=256))
 def test_offsets_cover_any_bytes_exactly(words: bytes) -> None:
     lines = list(disassemble(words))
