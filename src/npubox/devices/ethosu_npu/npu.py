@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from enum import Enum
+from typing import Protocol
 
 from npubox.bus.virtual import AddressSpace, DmaFault, InterruptLine, VirtualClock
 from npubox.devices.ethosu_npu.configuration import Configuration
@@ -42,6 +42,19 @@ class Injection(Enum):
     BUS_ERROR = "bus error"
 
 
+class RunObserver(Protocol):
+    """Who hears of runs, on threads of the device's: the control channel. It must not call back."""
+
+    def run_started(self) -> None:
+        """CMD.run was taken."""
+
+    def run_ignored(self, fault: Fault) -> None:
+        """CMD.run came while the NPU was running or in reset."""
+
+    def run_finished(self, report: RunReport) -> None:
+        """A run is over; its interrupt is still to come."""
+
+
 class _Aborted(Exception):  # noqa: N818 - a reset, not an error
     """The NPU was reset while it ran."""
 
@@ -56,14 +69,14 @@ class VirtualNpu:
         clock: VirtualClock,
         line: InterruptLine,
         frequency: int,
-        on_run: Callable[[RunReport], None],
+        observer: RunObserver,
     ) -> None:
         self.configuration = configuration
         self._memory = Memory(dma)
         self._clock = clock
         self._line = line
         self._frequency = frequency
-        self._on_run = on_run
+        self._observer = observer
         self._state = threading.Condition()
         self._registers: dict[int, int] = {}
         self._status = Status(0)
@@ -118,15 +131,23 @@ class VirtualNpu:
         self._irq_history &= ~(value >> 16)
         if value & Cmd.STOP_REQUEST:
             log.warning("CMD.stop_request is not modelled and is ignored")
-        if value & Cmd.RUN and not self._status & (Status.RUNNING | Status.RESET_IN_PROGRESS):
-            self._status = (self._status & Status.IRQ_RAISED) | Status.RUNNING
-            self._requested = True
-            self._clock.begin_work()
-            if self._thread is None:
-                name = f"npubox-{self.configuration.name}"
-                self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._thread.start()
-            self._state.notify_all()
+        if value & Cmd.RUN:
+            self._request_run()
+
+    def _request_run(self) -> None:
+        if self._status & (Status.RUNNING | Status.RESET_IN_PROGRESS):
+            reason = "CMD.run came while the NPU was busy and was ignored: this job never ran"
+            self._observer.run_ignored(Fault(reason, Status(0)))
+            return
+        self._status = (self._status & Status.IRQ_RAISED) | Status.RUNNING
+        self._requested = True
+        self._observer.run_started()
+        self._clock.begin_work()
+        if self._thread is None:
+            name = f"npubox-{self.configuration.name}"
+            self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._thread.start()
+        self._state.notify_all()
 
     def _reset(self, value: int) -> None:
         self._prot = value & 3
@@ -190,7 +211,7 @@ class VirtualNpu:
         except Exception as error:
             log.exception("the virtual NPU failed")
             fault = Fault(f"the virtual NPU itself failed: {error!r}", Status.PARSE_ERROR, *run.position())
-        self._on_run(RunReport(run.cycles, start, self._clock.now(), run.operations, fault))
+        self._observer.run_finished(RunReport(run.cycles, start, self._clock.now(), run.operations, fault))
         with self._state:
             aborted = self._abort
             if aborted:

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The builder: plugs a preset's devices into a bus and binds their drivers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from npubox.bus.port import MemoryPool, PlatformDevice, Prot
+from npubox.bus.virtual import AddressSpace, InterruptLine, VirtualClock, VirtualPort
+from npubox.core.node import Node
+from npubox.devices.ethosu_npu.configuration import CONFIGURATIONS
+from npubox.devices.ethosu_npu.npu import Injection, VirtualNpu
+from npubox.drivers.accel.ethosu.drv import probe
+from npubox.errors import DeviceError
+from npubox.machines.control import Control
+from npubox.machines.preset import PresetInfo
+
+
+@dataclass(frozen=True)
+class MachineInfo:
+    """What a client compiles for."""
+
+    name: str
+    accelerator: str
+    vela_system_config: str | None
+    vela_memory_mode: str | None
+
+
+class Machine:
+    """A powered-up virtual machine with one Ethos-U NPU. `close` powers it down."""
+
+    def __init__(self, preset: PresetInfo) -> None:
+        npu = preset.npu
+        self.info = MachineInfo(preset.name, npu.accelerator, npu.vela_system_config, npu.vela_memory_mode)
+        self.control = Control()
+        self.clock = VirtualClock()
+        self._path = npu.node
+        self._dma = AddressSpace()
+        self._sram = self._plug_sram(preset)
+        line = InterruptLine()
+        self._npu = VirtualNpu(
+            CONFIGURATIONS[npu.accelerator], self._dma, self.clock, line, npu.frequency, self.control
+        )
+        port = VirtualPort(self._npu, self._dma, self.clock, line)
+        platform = PlatformDevice(
+            name=npu.name,
+            port=port,
+            dma_start=preset.dram.address,
+            dma_end=preset.dram.address + preset.dram.size,
+            compatible=npu.compatible,
+            sram=self._sram,
+        )
+        self._device = probe(platform)
+        self._device.queue_observer = self.control.job_event
+        self._closed = False
+
+    def open_node(self, path: str | None = None, flags: int = os.O_RDWR) -> Node:
+        """Open a device node of this machine, as open(2) would. Raises DeviceError, OSError."""
+        if path is not None and path != self._path:
+            raise DeviceError(f"machine {self.info.name} has no node {path}: it has {self._path}")
+        return Node.open(self._device, flags)
+
+    def inject(self, injection: Injection) -> None:
+        """Order a fault of the next job: part of the control channel."""
+        self._npu.inject(injection)
+
+    def close(self) -> None:
+        """Power down. Open nodes answer ENODEV from then on; a job in progress is abandoned."""
+        if self._closed:
+            return
+        self._closed = True
+        self._npu.close()
+        self._device.unplug()
+        self.clock.close()
+        if self._sram is not None:
+            os.close(self._sram.fd)
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _plug_sram(self, preset: PresetInfo) -> MemoryPool | None:
+        if preset.sram is None:
+            return None
+        fd = os.memfd_create("npubox-sram", os.MFD_CLOEXEC)
+        os.ftruncate(fd, preset.sram.size)
+        self._dma.map(preset.sram.address, fd, 0, preset.sram.size, Prot.READ | Prot.WRITE)
+        return MemoryPool(preset.sram.address, fd, 0, preset.sram.size)
