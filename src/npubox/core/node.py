@@ -60,6 +60,9 @@ class Mapping(mmap.mmap):
         super().close()
         self._unmapped()
 
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
 
 class Node:
     """An open file of an accel device. Methods raise OSError with the kernel's errno."""

@@ -128,15 +128,6 @@ def _refuse(error: int, reason: str) -> Handler:
     return handler
 
 
-def _refuse_syncobj(name: str) -> Handler:
-    def handler(file: DrmFile, args: object, caller: Caller) -> None:
-        if Feature.SYNCOBJ in file.device.driver.features:
-            raise OSError(errno.EOPNOTSUPP, f"{name} is not modelled yet")
-        raise OSError(errno.EOPNOTSUPP, f"{name}: driver {file.device.driver.name} has no SYNCOBJ")
-
-    return handler
-
-
 _HANDLERS: tuple[tuple[Ioctl[Any], Handler], ...] = (
     (drm.VERSION, _version),
     (drm.GET_UNIQUE, _get_unique),
@@ -165,7 +156,7 @@ _HANDLERS: tuple[tuple[Ioctl[Any], Handler], ...] = (
 
 def _without_handler(name: str) -> Handler:
     if name.startswith("SYNCOBJ_"):
-        return _refuse_syncobj(name)
+        return _refuse(errno.EOPNOTSUPP, f"{name}: the driver has no SYNCOBJ")
     if name.endswith("_DUMB"):
         return _refuse(errno.ENOSYS, f"{name}: no accel driver has dumb buffers")
     return _refuse(errno.EINVAL, f"{name} does nothing on an accel node")

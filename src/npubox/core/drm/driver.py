@@ -110,7 +110,7 @@ class DrmDriver:
 
 
 def check_features(driver: DrmDriver) -> None:
-    """OSError EINVAL for features that no accel device can have."""
+    """OSError EINVAL for features that no accel device can have, EOPNOTSUPP for those not modelled yet."""
     features = driver.features
     if Feature.COMPUTE_ACCEL not in features:
         raise OSError(errno.EINVAL, f"driver {driver.name} lacks COMPUTE_ACCEL, so it has no accel node")
@@ -120,3 +120,5 @@ def check_features(driver: DrmDriver) -> None:
             f"driver {driver.name} asks for COMPUTE_ACCEL together with RENDER or MODESET: a device is "
             "either a compute accelerator or graphics; split it into two drivers joined by the auxiliary bus",
         )
+    if features & (Feature.SYNCOBJ | Feature.SYNCOBJ_TIMELINE):
+        raise OSError(errno.EOPNOTSUPP, f"driver {driver.name} asks for SYNCOBJ, which is not modelled yet")
