@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from npubox.core import reaper
 from npubox.core.drm.device import DrmDevice
 from npubox.core.node import Node
 from tests.core.refaccel import driver_of, make_device, open_node
@@ -15,6 +16,7 @@ def device() -> Iterator[DrmDevice]:
     """A device that must be released, with nothing left, once the test has closed its nodes."""
     made = make_device()
     yield made
+    reaper.drain()
     made.unregister()
     assert made.files == []
     assert made.object_count == 0

@@ -14,6 +14,7 @@ import threading
 import numpy as np
 import pytest
 
+from npubox.core import reaper
 from npubox.core.drm.device import ACCEL_MAX_MINORS, DrmDevice, Minors
 from npubox.core.drm.driver import DrmDriver, Feature
 from npubox.core.node import Node
@@ -175,6 +176,7 @@ def test_an_array_keeps_its_mapping(device: DrmDevice) -> None:
         mapping.close()
     del view, mapping
     gc.collect()
+    reaper.drain()
     assert device.object_count == 0
 
 
@@ -211,6 +213,7 @@ def test_close_leaves_nothing(device: DrmDevice) -> None:
 def test_a_forgotten_node_is_closed(device: DrmDevice) -> None:
     create(open_node(device), 4096)
     gc.collect()
+    reaper.drain()
     assert device.files == []
     assert device.object_count == 0
 
@@ -376,6 +379,7 @@ def test_threads_share_a_device(device: DrmDevice) -> None:
     for thread in threads:
         thread.join(60)
     gc.collect()
+    reaper.drain()
     assert errors == []
     assert device.files == []
     assert device.store.resident_bytes == 0

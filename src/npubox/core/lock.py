@@ -2,8 +2,8 @@
 """The one lock of a device, and the work that waits for it.
 
 Work is posted by whoever must not wait for the lock: fence callbacks (the signaller may hold another
-device's lock), interrupt and timer threads, and finalisers, which Python may run in the middle of a
-handler. It runs under the lock: at once if the lock is free, else when its holder lets go.
+device's lock), interrupt and timer threads. It runs under the lock: at once if the lock is free, else
+when its holder lets go.
 """
 
 from __future__ import annotations

@@ -14,14 +14,15 @@ import operator
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from typing import SupportsIndex
 
+from npubox.core import reaper
 from npubox.core.drm.device import DrmDevice
 from npubox.core.drm.fence import Fence, new_context
 from npubox.core.drm.file import Caller, DrmFile
 from npubox.core.drm.gem import GemObject
 from npubox.core.drm.ioctl import dispatch
-from npubox.core.lock import DeviceLock
 from npubox.core.pending import Pending
 from npubox.core.ranges import PAGE_SIZE, page_align
 from npubox.core.usermem import ProcessMemory
@@ -49,6 +50,8 @@ class Mapping(mmap.mmap):
     """A mapping of a buffer object. The object, and the file it was made through, live until the
     mapping is closed or collected; arrays that view it keep it alive."""
 
+    _file: DrmFile
+    _item: GemObject
     _unmapped: weakref.finalize[..., Mapping]
 
     def resize(self, newsize: int) -> None:
@@ -58,7 +61,8 @@ class Mapping(mmap.mmap):
     def close(self) -> None:
         """Unmap; BufferError while somebody still views the memory. May be called twice."""
         super().close()
-        self._unmapped()
+        if self._unmapped.detach() is not None:
+            _unmap(self._file, self._item)
 
     def __exit__(self, *exc: object) -> None:
         self.close()
@@ -72,7 +76,8 @@ class Node:
         self._flags = flags
         self._closed = False
         self._guard = threading.Lock()
-        self._release = weakref.finalize(self, _put_file, file.device.lock, file)
+        reaper.start()
+        self._release = weakref.finalize(self, _later, _put_file, file)
         self._release.atexit = False
 
     @classmethod
@@ -165,7 +170,8 @@ class Node:
         """close(2). Handles and queued jobs go when the last mapping made through this file is gone too."""
         with self._guard:
             self._closed = True
-        self._release()
+        if self._release.detach() is not None:
+            _put_file(self._file)
 
     def __enter__(self) -> Node:
         return self
@@ -220,25 +226,30 @@ class Node:
 
 
 def _map(file: DrmFile, item: GemObject, length: int, prot: int, flags: int) -> Mapping:
-    lock = file.device.lock
     try:
         mapping = Mapping(file.device.store.fd, length, flags=flags, prot=prot, offset=item.offset)
     except BaseException:
-        _unmap(lock, file, item)
+        _unmap(file, item)
         raise
-    mapping._unmapped = weakref.finalize(mapping, _unmap, lock, file, item)
+    mapping._file, mapping._item = file, item
+    mapping._unmapped = weakref.finalize(mapping, _later, _unmap, file, item)
     mapping._unmapped.atexit = False
     return mapping
 
 
-def _unmap(lock: DeviceLock, file: DrmFile, item: GemObject) -> None:
-    # A finaliser may run anywhere, also inside a handler: never wait for the lock here.
-    lock.post(item.put)
-    lock.post(file.put)
+def _later(release: Callable[..., None], *what: object) -> None:
+    reaper.post(lambda: release(*what))
 
 
-def _put_file(lock: DeviceLock, file: DrmFile) -> None:
-    lock.post(file.put)
+def _unmap(file: DrmFile, item: GemObject) -> None:
+    with file.device.lock:
+        item.put()
+        file.put()
+
+
+def _put_file(file: DrmFile) -> None:
+    with file.device.lock:
+        file.put()
 
 
 def _caller(sys_admin: bool | None) -> Caller:
