@@ -50,7 +50,7 @@ def _node(path: str) -> dict[str, Any]:
     except OSError as error:
         return {"path": path, "driver": None, "problem": f"cannot be opened: {error.strerror}"}
     try:
-        return {"path": path, "driver": driver_name(node), "problem": None}
+        return {"path": path, "driver": driver_name(path, node), "problem": None}
     except DeviceError as error:
         return {"path": path, "driver": None, "problem": str(error)}
     finally:

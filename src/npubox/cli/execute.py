@@ -83,7 +83,10 @@ def _read(network: Network, files: list[Path], pixels: Pixels, notes: list[str])
     arrays = []
     for path, info in zip(files, network.inputs, strict=True):
         array, remarks = read_input(path, info, pixels)
-        arrays.append(info.accept(array))
+        try:
+            arrays.append(info.accept(array))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
         notes += remarks
     return arrays
 

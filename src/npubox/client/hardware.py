@@ -32,7 +32,7 @@ class Hardware:
     """An open mainline `ethosu` node. It closes when the last object made from it has gone."""
 
     def __init__(self, opened: Opened) -> None:
-        driver = driver_name(opened.node)
+        driver = driver_name(opened.name, opened.node)
         if driver != DRIVER_NAME:
             raise DeviceError(
                 f"{opened.name} is driven by {driver!r}: npubox drives nodes of {DRIVER_NAME!r} only"
@@ -81,14 +81,14 @@ def deadline_ns(timeout: float | None) -> int:
     return FOREVER if timeout is None else time.monotonic_ns() + max(0, int(timeout * _NS))
 
 
-def driver_name(node: NodeFile) -> str:
-    """The DRM driver behind a node, e.g. `ethosu`: VERSION asked twice, for the length and for the name."""
+def driver_name(name: str, node: NodeFile) -> str:
+    """The DRM driver behind node `name`, e.g. `ethosu`. Raises DeviceError where there is none."""
     version = drm.Version()
     try:
         drm_ioctl(node, drm.VERSION, version)
     except OSError as error:
-        raise DeviceError(f"this node is no DRM device: VERSION answers {error.strerror}") from error
-    name = ctypes.create_string_buffer(version.name_len)
-    again = drm.Version(name_len=len(name), name=ctypes.addressof(name))
+        raise DeviceError(f"{name} is no DRM device: VERSION answers {error.strerror!r}") from error
+    text = ctypes.create_string_buffer(version.name_len)
+    again = drm.Version(name_len=len(text), name=ctypes.addressof(text))
     drm_ioctl(node, drm.VERSION, again)
-    return name.raw.decode()
+    return text.raw.decode()

@@ -101,7 +101,7 @@ class _Reaper:
     def start(self) -> None:
         if not self._started:
             self._started = True
-            threading.Thread(target=self._run, name="npubox-reaper", daemon=True).start()
+            threading.Thread(target=self._run, name="npubox-client-reaper", daemon=True).start()
 
     def _run(self) -> None:
         while True:
