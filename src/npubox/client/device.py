@@ -7,6 +7,7 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from npubox.client.buffers import Buffer
 from npubox.client.ethosu_accel import NpuInfo
@@ -53,6 +54,11 @@ class Device(Closable):
     def accelerator(self) -> str:
         """The NPU's name as Vela takes it, e.g. `ethos-u65-256`."""
         return self._hardware.info.accelerator
+
+    @property
+    def machine(self) -> Any | None:
+        """The `npubox.machines.Machine` behind it, with its control channel; None on real hardware."""
+        return self._hardware.machine
 
     @property
     def virtual(self) -> bool:
