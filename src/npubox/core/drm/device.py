@@ -108,12 +108,16 @@ class DrmDevice:
                 self.put()
 
     def unplug(self) -> None:
-        """The device is gone: every later call on an open file is ENODEV, every job ends with ENODEV."""
+        """The device is gone: every later call on an open file is ENODEV, every job ends with ENODEV.
+
+        When it returns the driver no longer touches the port or the SRAM, except to unmap buffers.
+        """
         with self.lock:
             if self.unplugged:
                 return
             self.unplugged = True
             self.driver.unplug()
+        self.driver.join()
         self.unregister()
 
     def open(self, flags: int, caller: Caller) -> DrmFile:

@@ -103,7 +103,10 @@ class DrmDriver:
         """A file is gone, its handles are closed."""
 
     def unplug(self) -> None:
-        """The device was pulled out: end all work with ENODEV."""
+        """The device was pulled out: end all work with ENODEV. Under the lock."""
+
+    def join(self) -> None:
+        """After `unplug`, without the lock: return when nothing of the driver's touches the port any more."""
 
     def release(self) -> None:
         """The last reference to the device is gone."""

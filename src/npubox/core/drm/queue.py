@@ -149,6 +149,7 @@ class JobQueue:
         self._running: list[Job] = []
         self._order = itertools.count()
         self._recovering = False
+        self._recovery: threading.Thread | None = None
         self._dead = 0
         self._timer: Timer | None = None
         self._timer_serial = 0
@@ -205,6 +206,12 @@ class JobQueue:
         for entity in self._entities:
             while entity.jobs:
                 self._finish(entity.jobs.popleft(), error)
+
+    def join(self) -> None:
+        """Return when no time-out handler runs any more. Without the lock."""
+        recovery = self._recovery
+        if recovery is not None and recovery is not threading.current_thread():
+            recovery.join()
 
     def _pump(self) -> None:
         while not self._recovering and not self._dead and (job := self._next_job()) is not None:
@@ -305,7 +312,10 @@ class JobQueue:
         self._recovering = True
         self._arm_timer()
         job = self._running[0]
-        threading.Thread(target=self._recover, args=(job,), name=f"{self.name}-timeout", daemon=True).start()
+        self._recovery = threading.Thread(
+            target=self._recover, args=(job,), name=f"{self.name}-timeout", daemon=True
+        )
+        self._recovery.start()
 
     def _recover(self, job: Job) -> None:
         try:

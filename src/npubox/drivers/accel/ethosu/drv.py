@@ -71,6 +71,9 @@ class EthosuDriver(DrmDriver):
     def unplug(self) -> None:
         self._queue.cancel_all(errno.ENODEV)
 
+    def join(self) -> None:
+        self._queue.join()
+
     def release(self) -> None:
         self._npu.disconnect()
 
