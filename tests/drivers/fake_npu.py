@@ -80,7 +80,7 @@ class FakePort:
                 self.registers[Reg.PROT] = value
                 self.registers[Reg.QREAD] = 0
             elif offset == Reg.CMD and value & Cmd.CLEAR_IRQ:
-                self.registers[Reg.STATUS] &= ~Status.IRQ_RAISED
+                self.registers[Reg.STATUS] &= ~int(Status.IRQ_RAISED)
             elif offset == Reg.CMD and value & Cmd.RUN:
                 self.runs += 1
                 self.registers[Reg.STATUS] = int(Status.RUNNING)

@@ -93,7 +93,7 @@ class EthosuDriver(DrmDriver):
 
     @ioctl(uapi.BO_CREATE)
     def bo_create(self, file: DrmFile, args: uapi.BoCreate, memory: UserMemory) -> None:
-        if not args.size or args.flags & ~uapi.BoFlag.NO_MMAP:
+        if not args.size or args.flags & ~int(uapi.BoFlag.NO_MMAP):
             raise OSError(errno.EINVAL, f"BO_CREATE with size {args.size} and flags {args.flags:#x}")
         bo = EthosuBo(self.device, self._memory, args.size, Prot.READ | Prot.WRITE)
         bo.mappable = not args.flags & uapi.BoFlag.NO_MMAP
