@@ -6,6 +6,7 @@ Importing the package loads nothing heavy: numpy and the rest wait for the first
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from npubox.errors import (
@@ -43,12 +44,12 @@ __all__ = [
 _CLIENT = ("Buffer", "Device", "Inference", "Network", "Session", "TensorInfo")
 
 
-def open(name: str) -> Device:
+def open(name: str | os.PathLike[str]) -> Device:
     """Open an NPU: a preset (`imx93`), a device's short name (`ethos-u65-256`), or a node of the host's
     kernel (`/dev/accel/accel0`). Raises DeviceError where there is none, or its driver is none we know."""
     from npubox import client
 
-    return client.Device(name)
+    return client.Device(os.fspath(name))
 
 
 def __getattr__(name: str) -> Any:

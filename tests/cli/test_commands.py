@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 import npubox as package
-from tests.cli.conftest import DIGITS, IMAGES, ROOT, Npubox
+from tests.cli.conftest import DIGITS, IMAGES, ROOT, Npubox, one_sentence
+from tests.client.graphs import float_edges, only_quantize
 from tests.networks import compiled_by_vela
 
 HEAVY = ("numpy", "numba", "llvmlite", "tflite", "ai_edge_litert", "ethosu", "PIL", "npubox.client")
@@ -98,6 +99,29 @@ def test_run_pictures(npubox: Npubox, tmp_path: Path) -> None:
         assert report["outputs"][0]["values"] == expected
     assert grey["notes"] == []
     assert "RGB to greyscale" in colour["notes"][0]
+
+
+def test_several_outputs(npubox: Npubox, tmp_path: Path) -> None:
+    (tmp_path / "two.tflite").write_bytes(float_edges(both=True))
+    np.save(tmp_path / "x.npy", np.ones((1, 8), np.float32))
+    run = ["run", tmp_path / "two.tflite", "--input", tmp_path / "x.npy", "--output", tmp_path / "a.npy"]
+    one_sentence(npubox(*run), "--output", "1 time(s)", "has 2")
+    answer = npubox(*run, "--output", tmp_path / "b.npy")
+    assert answer.status == 0, answer.err
+    assert [str(np.load(tmp_path / name).dtype) for name in ("a.npy", "b.npy")] == ["float32", "int8"]
+    assert "NPU: 1 operator: FULLY_CONNECTED" in answer.out
+    assert "CPU: 2 operators: QUANTIZE, DEQUANTIZE" in answer.out
+
+
+def test_nothing_on_the_npu_fails_unless_allowed(npubox: Npubox, tmp_path: Path) -> None:
+    (tmp_path / "cpu.tflite").write_bytes(only_quantize())
+    np.save(tmp_path / "x.npy", np.ones((1, 8), np.float32))
+    run = ["run", tmp_path / "cpu.tflite", "--input", tmp_path / "x.npy", "--json"]
+    one_sentence(npubox(*run), "--allow-fallback", "1 operator: QUANTIZE")
+    report = json.loads(npubox(*run, "--allow-fallback").out)
+    assert report["outputs"][0]["values"] == [[20] * 8]
+    assert report["operators"] == {"npu": [], "cpu": ["QUANTIZE"]}
+    assert report["cycles"] == [None]
 
 
 def test_verify(npubox: Npubox, image: Path) -> None:

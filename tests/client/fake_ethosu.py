@@ -67,6 +67,7 @@ class FakeNode:
         self.running = threading.Event()
         self.running.set()
         self.closed = 0
+        self.sram_size = 384 << 10
         self.interruptions = 0  # how many coming ioctls answer EINTR first
         self._compute = compute
         self._driver = driver
@@ -111,7 +112,7 @@ class FakeNode:
         version.name_len = len(self._driver)
 
     def _dev_query(self, query: uapi.DevQuery) -> None:
-        info = uapi.NpuInfo(id=0x10066001, config=0x10003008, sram_size=384 << 10)
+        info = uapi.NpuInfo(id=0x10066001, config=0x10003008, sram_size=self.sram_size)
         ctypes.memmove(query.pointer, ctypes.addressof(info), query.size)
 
     def _bo_create(self, create: uapi.BoCreate) -> None:

@@ -12,8 +12,11 @@ from tests.networks import fully_connected
 INPUT_SCALE, OUTPUT_SCALE = 0.05, 0.1  # of tests.networks.fully_connected
 
 
-def float_edges() -> bytes:
-    """FULLY_CONNECTED between a QUANTIZE and a DEQUANTIZE: float32 in and out, int8 inside."""
+def float_edges(*, both: bool = False) -> bytes:
+    """FULLY_CONNECTED between a QUANTIZE and a DEQUANTIZE: float32 in and out, int8 inside.
+
+    `both` makes the int8 result the second output.
+    """
     import flatbuffers  # type: ignore[import-untyped]
     from ai_edge_litert import schema_py_generated as schema
 
@@ -22,6 +25,7 @@ def float_edges() -> bytes:
     (inner_input,), (inner_output,) = graph.inputs, graph.outputs
     graph.inputs = [_float_tensor(schema, graph, "real_x", [1, 8])]
     graph.outputs = [_float_tensor(schema, graph, "real_y", [1, 4])]
+    graph.outputs += [inner_output] if both else []
     operators = schema.BuiltinOperator
     first = _operator(schema, model, operators.QUANTIZE, graph.inputs[0], inner_input)
     last = _operator(schema, model, operators.DEQUANTIZE, inner_output, graph.outputs[0])

@@ -49,6 +49,21 @@ def test_job_names_its_buffers(node: FakeNode, network: Network) -> None:
     assert job.sram_size > 0
 
 
+def test_fast_scratch_is_memory_where_the_sram_is_too_small(
+    node: FakeNode, open_fake: Callable[..., Device], digits: bytes
+) -> None:
+    node.sram_size = 64
+    with open_fake(node) as device, device.load(digits) as network:
+        network(image(0))
+        (job,) = node.jobs
+        graph = network._program.graph
+        assert graph.operators[0].npu is not None
+        needed = graph.tensors[graph.operators[0].npu.scratch_fast].nbytes
+        assert job.sram_size == 0
+        assert node.objects[job.region_bo_handles[2]].size == needed
+    assert not node.objects
+
+
 def test_constants_reach_the_device(node: FakeNode, network: Network) -> None:
     network(image(0))
     graph = network._program.graph
@@ -226,6 +241,15 @@ def test_session_runs_in_order_in_one_arena(node: FakeNode, network: Network) ->
         assert np.asarray(second[0]).tolist() == result(2)
         arenas = {job.region_bo_handles[1] for job in node.jobs}
         assert len(arenas) == 1
+
+
+def test_session_ends_what_was_closed_early(node: FakeNode, network: Network) -> None:
+    with network.session() as session:
+        node.running.clear()
+        session.submit(image(1)).close()
+        threading.Timer(0.05, node.running.set).start()
+        assert np.asarray(session(image(2))).tolist() == result(2)
+        assert len(node.reports) == 2
 
 
 def test_failed_session_wants_a_reset(node: FakeNode, network: Network) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,14 @@ def test_every_digit(device: npubox.Device) -> None:
         np.testing.assert_array_equal(np.concatenate(made), expected)
 
 
+def test_fast_scratch_in_memory() -> None:
+    """A device without SRAM gets a buffer object as region 2 instead."""
+    with npubox.open("imx93") as small:
+        small._hardware.info = replace(small.npu, sram_size=0)
+        with np.load(DIGITS / "test.npz") as stored, small.load(DIGITS / "digits.tflite") as network:
+            np.testing.assert_array_equal(network(stored["inputs"][:1]), stored["expected"][:1])
+
+
 def test_digits_from_many_threads(device: npubox.Device) -> None:
     with np.load(DIGITS / "test.npz") as stored, device.load(DIGITS / "digits.tflite") as network:
         images, expected = stored["inputs"][:64], stored["expected"][:64]
@@ -118,6 +127,17 @@ def test_cpu_operators_between(device: npubox.Device) -> None:
         assert network.placement.npu == ("FULLY_CONNECTED",)
         (expected,), _ = reference_outputs(float_edges(), [real])
         np.testing.assert_array_equal(network(real), expected)
+
+
+def test_several_outputs_are_a_tuple(device: npubox.Device) -> None:
+    real = np.linspace(-3, 3, 8, dtype=np.float32)[None]
+    with device.load(float_edges(both=True)) as network:
+        made = network(real)
+        assert isinstance(made, tuple)
+        assert [(str(info.dtype), info.shape) for info in network.outputs] == [
+            (str(array.dtype), array.shape) for array in made
+        ]
+        np.testing.assert_array_equal(network.outputs[1].dequantise(made[1]), made[0])
 
 
 def test_unknown_device_names_the_known() -> None:

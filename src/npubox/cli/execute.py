@@ -39,7 +39,7 @@ def execute(request: Request) -> None:
     """Open, load, read, run, verify, write, report. Raises what the client does, Failed for a difference."""
     model = request.model
     read_network(model)  # a bad file is told at once: powering up a machine may compile its kernels
-    with working(f"opening {request.device}"):
+    with working(f"opening {request.device} (the first time, its kernels are compiled)"):
         device = npubox.open(request.device)
     with device:
         with working(f"compiling {model.name}"):

@@ -24,10 +24,6 @@ class Uses:
         self._count = 1
         self._lock = threading.Lock()
 
-    @property
-    def alive(self) -> bool:
-        return self._count > 0
-
     def hold(self) -> None:
         with self._lock:
             if not self._count:

@@ -117,7 +117,7 @@ class Program:
     def give_back(self, memory: Memory) -> None:
         """Recycle the arena of an inference that has ended."""
         with self._lock:
-            if self.uses.alive and len(self._pool) < _POOLED_ARENAS:
+            if len(self._pool) < _POOLED_ARENAS:
                 self._pool.append(memory)
                 return
         memory.drop()
