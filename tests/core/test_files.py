@@ -9,7 +9,9 @@ import errno
 import gc
 import mmap
 import os
+import signal
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -383,3 +385,44 @@ def test_threads_share_a_device(device: DrmDevice) -> None:
     assert errors == []
     assert device.files == []
     assert device.store.resident_bytes == 0
+
+
+class Interrupted(Exception):  # noqa: N818 - stands for KeyboardInterrupt
+    pass
+
+
+def test_a_signal_ends_a_blocked_read(node: Node) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted
+
+    old = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Interrupted):
+            node.read(64)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    assert create(node, 4096).handle == 1
+
+
+def test_the_store_looks_for_a_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real, tried = os.open, list[str]()
+
+    def fake(path: str, flags: int, mode: int = 0o777) -> int:
+        tried.append(path)
+        if path in ("/dev/shm", "/none"):
+            raise OSError(errno.ENOENT, "No such file or directory")
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", fake)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/none")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    store = Store()
+    assert tried == ["/dev/shm", "/none", str(tmp_path)]
+    offset = store.allocate(10_000)
+    store.free(offset, 10_000)
+    store.close()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: "/none")
+    with pytest.raises(OSError, match="set TMPDIR"):
+        Store()

@@ -28,6 +28,14 @@ _fallocate = _libc.fallocate64 if hasattr(_libc, "fallocate64") else _libc.fallo
 _fallocate.argtypes = (c_int, c_int, c_int64, c_int64)
 _fallocate.restype = c_int
 
+_file_arguments = (c_int, c_void_p, c_size_t, c_int64)
+_pread = _libc.pread64 if hasattr(_libc, "pread64") else _libc.pread
+_pread.argtypes = _file_arguments
+_pread.restype = c_ssize_t
+_pwrite = _libc.pwrite64 if hasattr(_libc, "pwrite64") else _libc.pwrite
+_pwrite.argtypes = _file_arguments
+_pwrite.restype = c_ssize_t
+
 FALLOC_FL_KEEP_SIZE = 1
 FALLOC_FL_PUNCH_HOLE = 2
 
@@ -54,6 +62,22 @@ def process_vm_write(pid: int, address: int, buffer: ctypes.Array[c_char]) -> in
     done = int(_process_vm_writev(pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0))
     if done < 0:
         raise _last_error("process_vm_writev")
+    return done
+
+
+def file_from_memory(fd: int, address: int, size: int) -> int:
+    """pwrite(2) at offset 0 from a raw address of this process; the bytes written; OSError."""
+    done = int(_pwrite(fd, address, size, 0))
+    if done < 0:
+        raise _last_error("pwrite")
+    return done
+
+
+def memory_from_file(fd: int, address: int, size: int) -> int:
+    """pread(2) at offset 0 to a raw address of this process; the bytes read; OSError."""
+    done = int(_pread(fd, address, size, 0))
+    if done < 0:
+        raise _last_error("pread")
     return done
 
 

@@ -25,7 +25,7 @@ from npubox.core.drm.gem import GemObject
 from npubox.core.drm.ioctl import dispatch
 from npubox.core.pending import Pending
 from npubox.core.ranges import PAGE_SIZE, page_align
-from npubox.core.usermem import ProcessMemory
+from npubox.core.usermem import OwnMemory
 from npubox.uapi.ioctl import NUMBER_MASK
 
 FIONBIO = 0x5421
@@ -254,4 +254,4 @@ def _put_file(file: DrmFile) -> None:
 
 def _caller(sys_admin: bool | None) -> Caller:
     capable = has_sys_admin if sys_admin is None else lambda: sys_admin
-    return Caller(os.getpid(), capable, ProcessMemory())
+    return Caller(os.getpid(), capable, OwnMemory())
