@@ -9,8 +9,7 @@ import itertools
 import mmap
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -104,8 +103,8 @@ class _Timer:
 class VirtualClock:
     """Device time of one machine, in nanoseconds.
 
-    Time passes when a device says so: `advance_to` between `begin_work` and `end_work`, `hang` from the
-    moment it stops making progress with work to do. A driver's `sleep` passes time by itself once no
+    Time passes when a device says so: `advance_to` between `begin_work` and `end_work`, `begin_hang`
+    when it stops making progress with work to do. A driver's `sleep` passes time by itself once no
     device is busy. So a time-out fires only for work that takes that long on the device, however slow
     the host is.
     """
@@ -156,17 +155,15 @@ class VirtualClock:
             self._busy -= 1
             self._changed.notify_all()
 
-    @contextmanager
-    def hang(self) -> Iterator[None]:
-        """While a device is stuck, time flows up to whatever anybody waits for."""
+    def begin_hang(self) -> None:
+        """A device is stuck: until its `end_hang`, time flows up to whatever anybody waits for."""
         with self._changed:
             self._hung += 1
             self._changed.notify_all()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._hung -= 1
+
+    def end_hang(self) -> None:
+        with self._changed:
+            self._hung -= 1
 
     def close(self) -> None:
         """Stop the clock's thread; pending timers never fire."""

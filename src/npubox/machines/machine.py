@@ -37,19 +37,19 @@ class Machine:
         self.clock = VirtualClock()
         self._path = npu.node
         self._dma = AddressSpace()
-        self._sram = self._plug_sram(preset)
+        self.sram = self._plug_sram(preset)
         line = InterruptLine()
-        self._npu = VirtualNpu(
+        self.npu = VirtualNpu(
             CONFIGURATIONS[npu.accelerator], self._dma, self.clock, line, npu.frequency, self.control
         )
-        port = VirtualPort(self._npu, self._dma, self.clock, line)
+        port = VirtualPort(self.npu, self._dma, self.clock, line)
         platform = PlatformDevice(
             name=npu.name,
             port=port,
             dma_start=preset.dram.address,
             dma_end=preset.dram.address + preset.dram.size,
             compatible=npu.compatible,
-            sram=self._sram,
+            sram=self.sram,
         )
         self._device = probe(platform)
         self._device.queue_observer = self.control.job_event
@@ -63,18 +63,18 @@ class Machine:
 
     def inject(self, injection: Injection) -> None:
         """Order a fault of the next job: part of the control channel."""
-        self._npu.inject(injection)
+        self.npu.inject(injection)
 
     def close(self) -> None:
         """Power down. Open nodes answer ENODEV from then on; a job in progress is abandoned."""
         if self._closed:
             return
         self._closed = True
-        self._npu.close()
+        self.npu.close()
         self._device.unplug()
         self.clock.close()
-        if self._sram is not None:
-            os.close(self._sram.fd)
+        if self.sram is not None:
+            os.close(self.sram.fd)
 
     def __enter__(self) -> Machine:
         return self

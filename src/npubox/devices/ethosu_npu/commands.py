@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from npubox.devices.ethosu_npu.faults import Refused
 from npubox.hw.ethosu import commands as hw
 from npubox.hw.ethosu.commands import Cmd0, Cmd1
+from npubox.hw.ethosu.registers import Product
 
 FIRST_REGISTER = 256
+_40_BITS = (1 << 40) - 1
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,15 @@ def commands(words: bytes) -> Iterator[Command]:
         at += 2
 
 
+def check_exists(command: Command, product: Product) -> None:
+    """Refuse what other members of the family have and this product has not."""
+    code = command.register if command.operation is None else command.operation
+    if code in hw.U85_ONLY:
+        raise Refused("only the Ethos-U85 has it")
+    if product is Product.U55 and code in hw.NOT_ON_U55:
+        raise Refused("the Ethos-U55 does not have it")
+
+
 class RegisterFile:
     """What the stream has written so far; reading a register that nothing wrote is refused."""
 
@@ -87,12 +98,15 @@ class RegisterFile:
         elif command.register is not None:
             self._cmd0[command.register] = command.value
 
-    def unsigned(self, register: Cmd0, mask: int = 0xFFFF) -> int:
-        """A cmd0 register's parameter, under `mask`."""
+    def unsigned(self, register: Cmd0, fields: int = 0xFFFF) -> int:
+        """A cmd0 register's parameter; bits outside `fields` have no meaning and are refused."""
         try:
-            return self._cmd0[register] & mask
+            value = self._cmd0[register]
         except KeyError:
             raise Refused(f"{register.name} was never written") from None
+        if value & ~fields:
+            raise Refused(f"{register.name} is {value:#x}: bits {value & ~fields:#x} are not defined")
+        return value
 
     def signed(self, register: Cmd0, signed: bool = True) -> int:
         """A cmd0 register's 16 bits, as two's complement if `signed`."""
@@ -104,25 +118,37 @@ class RegisterFile:
         return self._cmd0.get(register, default)
 
     def address(self, register: Cmd1) -> int:
-        """A 40-bit unsigned cmd1 value."""
-        return self._word(register) & 0xFFFFFFFFFF
+        """A 40-bit unsigned cmd1 value: an address or a length."""
+        return self._in_40_bits(register, self._word(register))
 
     def address_or(self, register: Cmd1, default: int) -> int:
         """A 40-bit address that only the tiles in use must have."""
-        return self._cmd1.get(register, default) & 0xFFFFFFFFFF
+        return self._cmd1.get(register, default) & _40_BITS
 
     def stride(self, register: Cmd1) -> int:
-        """A 40-bit two's complement cmd1 value."""
-        value = self.address(register)
+        """A 40-bit two's complement cmd1 value, of which the parameter may be sign-extended."""
+        word = self._word(register)
+        value = word & _40_BITS
+        if word >> 40 and not (word >> 40 == 0xFF and value >> 39):
+            self._in_40_bits(register, word)
         return value - (1 << 40) if value >> 39 else value
 
     def payload(self, register: Cmd1) -> int:
-        """The 32-bit payload of a cmd1 register."""
+        """The 32-bit payload of a scale register."""
         return self._word(register) & 0xFFFFFFFF
 
     def shift(self, register: Cmd1) -> int:
         """The shift that a scale register carries in its parameter, bits 5:0."""
-        return self._word(register) >> 32 & 0x3F
+        parameter = self._word(register) >> 32
+        if parameter > 0x3F:
+            raise Refused(f"the parameter of {register.name} is {parameter:#x}; a shift has 6 bits")
+        return parameter
+
+    @staticmethod
+    def _in_40_bits(register: Cmd1, word: int) -> int:
+        if word >> 40:
+            raise Refused(f"{register.name} is {word:#x}, which has more than 40 bits")
+        return word
 
     def _word(self, register: Cmd1) -> int:
         try:

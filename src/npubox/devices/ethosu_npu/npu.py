@@ -88,6 +88,7 @@ class VirtualNpu:
         self._injection: Injection | None = None
         self._requested = False
         self._abort = False
+        self._hung = False
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -152,11 +153,18 @@ class VirtualNpu:
     def _reset(self, value: int) -> None:
         self._prot = value & 3
         if self._status & Status.RUNNING:
-            self._abort = True
             self._status |= Status.RESET_IN_PROGRESS
-            self._state.notify_all()
+            self._abandon()
         else:
             self._clear()
+
+    def _abandon(self) -> None:
+        """Have the run in progress end at its next operation; a hang ends now."""
+        self._abort = True
+        if self._hung:
+            self._hung = False
+            self._clock.end_hang()
+        self._state.notify_all()
 
     def _clear(self) -> None:
         self._registers.clear()
@@ -176,8 +184,7 @@ class VirtualNpu:
         """Power off: a run in progress is abandoned and its thread ended."""
         with self._state:
             self._closed = True
-            self._abort = True
-            self._state.notify_all()
+            self._abandon()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -286,7 +293,9 @@ class VirtualNpu:
 
     def _hang(self) -> None:
         """Make no progress until a reset; meanwhile device time flows for whoever waits."""
-        with self._clock.hang(), self._state:
+        with self._state:
+            self._hung = True
+            self._clock.begin_hang()
             while not self._abort:
                 self._state.wait()
         raise _Aborted

@@ -195,9 +195,20 @@ _FM_REGISTERS = {
 }
 
 
+# Bits with a meaning, of the registers that are made of fields.
+_IFM_PRECISION_FIELDS = 0xC3CD
+_OFM_PRECISION_FIELDS = 0xC1C7
+_KERNEL_STRIDE_FIELDS = 0x027F
+_ACTIVATION_FIELDS = 0x701F
+_BROADCAST_FIELDS = 0x00C7
+_DMA_REGION_FIELDS = 0x0707
+
+
 def _feature_map(regs: RegisterFile, which: str, height: int, width: int, depth: int) -> FeatureMap:
     precision_reg, region_reg, zero_reg, sizes, bases, strides = _FM_REGISTERS[which]
-    precision = regs.unsigned(precision_reg)
+    precision = regs.unsigned(
+        precision_reg, _OFM_PRECISION_FIELDS if which == "OFM" else _IFM_PRECISION_FIELDS
+    )
     size_code = precision >> 1 & 3 if which == "OFM" else precision >> 2 & 3
     if size_code == 3:
         raise Refused(f"{precision_reg.name} asks for 64-bit elements, which the U55 and U65 do not have")
@@ -243,7 +254,7 @@ def _ofm(regs: RegisterFile) -> FeatureMap:
 
 
 def _window(regs: RegisterFile) -> Window:
-    stride = regs.unsigned(Cmd0.KERNEL_STRIDE)
+    stride = regs.unsigned(Cmd0.KERNEL_STRIDE, _KERNEL_STRIDE_FIELDS)
     if stride & 1 << 5:
         raise Refused("KERNEL_STRIDE asks for 4x4 kernel decomposition, whose weight order is unverified")
     dilation_x, dilation_y = (stride >> 3 & 1) + 1, (stride >> 4 & 1) + 1
@@ -300,7 +311,7 @@ def _output(regs: RegisterFile, ofm: FeatureMap, scaled: bool) -> Output:
     rounding = regs.unsigned(Cmd0.OFM_PRECISION) >> 14
     if rounding == 3:
         raise Refused("OFM_PRECISION asks for rounding mode 3, which does not exist")
-    activation = regs.unsigned(Cmd0.ACTIVATION)
+    activation = regs.unsigned(Cmd0.ACTIVATION, _ACTIVATION_FIELDS)
     function = activation & 0x1F
     clip = activation >> 12 & 7
     if clip != ClipRange.OFM and clip not in _CLIP_TYPES:
@@ -319,6 +330,8 @@ def _output(regs: RegisterFile, ofm: FeatureMap, scaled: bool) -> Output:
             max(low, regs.signed(Cmd0.ACTIVATION_MIN, signed)),
             min(high, regs.signed(Cmd0.ACTIVATION_MAX, signed)),
         )
+        if clamp[0] > clamp[1]:
+            raise Refused(f"ACTIVATION_MIN {clamp[0]} lies above ACTIVATION_MAX {clamp[1]}")
     table_16bit = (low, high) == (-32768, 32767)
     if table is not None:
         if wide:
@@ -358,8 +371,8 @@ def _convolution(regs: RegisterFile, command: Command, cores: int, depthwise: bo
     if depthwise and ifm.depth != ofm.depth:
         raise Refused(f"IFM depth {ifm.depth} and OFM depth {ofm.depth} differ")
     used_cores = _cores_used(regs, cores)
-    weights = [(regs.address(Cmd1.WEIGHT_BASE), regs.payload(Cmd1.WEIGHT_LENGTH))]
-    scales = [(regs.address(Cmd1.SCALE_BASE), regs.payload(Cmd1.SCALE_LENGTH))]
+    weights = [(regs.address(Cmd1.WEIGHT_BASE), regs.address(Cmd1.WEIGHT_LENGTH))]
+    scales = [(regs.address(Cmd1.SCALE_BASE), regs.address(Cmd1.SCALE_LENGTH))]
     if used_cores == 2:
         weights.append(_second_stream(regs, Cmd1.WEIGHT1_BASE, Cmd1.WEIGHT1_LENGTH, ofm.depth))
         scales.append(_second_stream(regs, Cmd1.SCALE1_BASE, Cmd1.SCALE1_LENGTH, ofm.depth))
@@ -381,18 +394,16 @@ def _convolution(regs: RegisterFile, command: Command, cores: int, depthwise: bo
 
 def _cores_used(regs: RegisterFile, cores: int) -> int:
     """How many weight streams an operation has: PARALLEL_MODE 1 splits the OFM depth over two cores."""
-    if cores == 1:
-        return 1
-    mode = regs.unsigned(Cmd0.PARALLEL_MODE)
-    if mode > 1:
-        raise Refused(f"PARALLEL_MODE {mode} does not exist")
+    mode = regs.optional(Cmd0.PARALLEL_MODE)
+    if mode >= cores:
+        raise Refused(f"PARALLEL_MODE {mode} on an NPU of {cores} cores")
     return mode + 1
 
 
 def _second_stream(regs: RegisterFile, base: Cmd1, length: Cmd1, ofm_depth: int) -> tuple[int, int]:
     if ofm_depth < 2:
         return 0, 0
-    return regs.address(base), regs.payload(length)
+    return regs.address(base), regs.address(length)
 
 
 def _pool(regs: RegisterFile, command: Command) -> Pool:
@@ -442,7 +453,7 @@ def _elementwise(regs: RegisterFile, command: Command) -> Elementwise:
         raise Refused("an element-wise operation on an upscaled IFM is not modelled")
     ifm2, scalar, swapped = None, None, False
     if mode not in hw.UNARY_MODES:
-        broadcast = regs.unsigned(Cmd0.IFM2_BROADCAST)
+        broadcast = regs.unsigned(Cmd0.IFM2_BROADCAST, _BROADCAST_FIELDS)
         swapped = bool(broadcast & hw.IFM2_OPERAND_A)
         if broadcast & hw.IFM2_CONSTANT:
             signed = bool(regs.unsigned(Cmd0.IFM2_PRECISION) & 1)
@@ -488,8 +499,8 @@ def _elementwise(regs: RegisterFile, command: Command) -> Elementwise:
 
 
 def _dma(regs: RegisterFile) -> Dma:
-    source_region = regs.unsigned(Cmd0.DMA0_SRC_REGION)
-    target_region = regs.unsigned(Cmd0.DMA0_DST_REGION)
+    source_region = regs.unsigned(Cmd0.DMA0_SRC_REGION, _DMA_REGION_FIELDS)
+    target_region = regs.unsigned(Cmd0.DMA0_DST_REGION, _DMA_REGION_FIELDS)
     mode = target_region >> 9 & 3
     if mode != StrideMode.D1:
         raise Refused(f"DMA stride mode {mode} is unverified on the U65 and absent on the U55")

@@ -5,7 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from npubox.devices.ethosu_npu.commands import BadCommand, Command, RegisterFile, commands
+from npubox.devices.ethosu_npu.commands import (
+    BadCommand,
+    Command,
+    RegisterFile,
+    check_exists,
+    commands,
+)
 from npubox.devices.ethosu_npu.configuration import Configuration
 from npubox.devices.ethosu_npu.cycles import Cost, cost
 from npubox.devices.ethosu_npu.faults import Refused
@@ -47,6 +53,7 @@ def build_plan(words: bytes, configuration: Configuration) -> Plan:
     command: Command | None = None
     try:
         for command in commands(words):
+            check_exists(command, configuration.product)
             if command.register is not None:
                 registers.write(command)
                 continue

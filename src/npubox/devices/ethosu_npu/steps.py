@@ -64,7 +64,8 @@ class _Finisher:
 
 _FAILURES = {
     plain.OVERFLOW: "a value leaves the accumulator's range, which is not modelled",
-    plain.SHIFT_RANGE: "a shift by an operand outside 0..31, or a window of padding alone, is not modelled",
+    plain.SHIFT_RANGE: "a shift by an operand outside 0..31 is not modelled",
+    plain.EMPTY_WINDOW: "a window that holds padding alone is not modelled",
 }
 
 

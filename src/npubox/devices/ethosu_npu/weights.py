@@ -24,10 +24,13 @@ _DAMAGED = {
     -3: "it holds more weights than the operation has",
     -4: "a slice claims a reserved zero-run mode",
     -5: "a slice without zero runs or weights does not end",
+    -6: "it holds a weight of more than 9 bits",
 }
 END_MARKER = 7
 NO_ZERO_RUNS = 6
 UNCOMPRESSED = 7
+LARGEST = 255
+MISPLACED = -1
 
 
 @helper
@@ -60,12 +63,14 @@ def _decode(data: ByteArray, out: Int16Array) -> int:
     weights = np.zeros(32768 + 16, np.int64)
     zeros = np.zeros(32769 + 16, np.int64)
     while True:
-        if position + 3 > total_bits:
+        if position == total_bits:
             return produced
+        if position + 3 > total_bits:
+            return -1
         zdiv = _bits(data, position, 3)
         position += 3
         if zdiv == END_MARKER:
-            position = (position + 7) & ~7
+            position = min((position + 7) & ~7, total_bits)
             have_palette = False
             continue
         if zdiv == 4 or zdiv == 5:
@@ -181,6 +186,8 @@ def _decode(data: ByteArray, out: Int16Array) -> int:
                 produced += run
             index = weights[i]
             value = palette[index] if index < palette_size else index - palette_size + offset
+            if value >> 1 > LARGEST:
+                return -6
             if produced >= capacity:
                 return -3
             out[produced] = -(value >> 1) if value & 1 else value >> 1
@@ -256,7 +263,10 @@ def _place(
     core: int,
     cores: int,
 ) -> int:
-    """Walk the stream order; fill out[o, ky, kx, i] where `stream` is long enough. Returns the length."""
+    """Walk the stream order and, if `stream` is not empty, fill out[o, ky, kx, i]. Returns the length.
+
+    Returns MISPLACED if a weight stands where the order has padding: nobody knows what it would do.
+    """
     at = 0
     fill = stream.shape[0] > 0
     for ofm_start in range(0, ofm_depth, block_depth):
@@ -295,6 +305,8 @@ def _place(
                                                     and ifm < ifm_end
                                                 ):
                                                     out[channel * cores + core, ky, kx, ifm] = stream[at + i]
+                                                elif stream[at + i] != 0:
+                                                    return MISPLACED
                                         at += lanes
     return at
 
@@ -338,5 +350,7 @@ def read_weights(order: WeightOrder, streams: list[ByteArray]) -> Int16Array:
             continue
         arguments = _place_arguments(order, core)
         count = _place(*arguments, nothing, out, core, order.cores)
-        _place(*arguments, decode_stream(streams[core], count), out, core, order.cores)
+        stream = decode_stream(streams[core], count)
+        if _place(*arguments, stream, out, core, order.cores) == MISPLACED:
+            raise WeightsDamaged("its weight stream has a weight where the order of weights has padding")
     return out

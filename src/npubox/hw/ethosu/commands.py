@@ -128,6 +128,13 @@ class Cmd1(IntEnum):
     SCALE1_LENGTH = 147
 
 
+# The numbers of Cmd0 and Cmd1 members in these sets do not collide, so one set serves both.
+U85_ONLY: frozenset[Cmd0 | Cmd1] = frozenset(
+    {Cmd0.OP_RESIZE, Cmd0.IFM_BROADCAST, Cmd0.WEIGHT_FORMAT, Cmd1.DMA0_DST_STRIDE0, Cmd1.DMA0_DST_STRIDE1}
+)
+NOT_ON_U55: frozenset[Cmd0 | Cmd1] = frozenset({Cmd0.PARALLEL_MODE, Cmd1.SCALE1_BASE, Cmd1.SCALE1_LENGTH})
+
+
 class PoolMode(IntEnum):
     """Parameter of OP_POOL, bits 2:0."""
 

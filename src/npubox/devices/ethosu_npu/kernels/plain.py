@@ -18,6 +18,7 @@ Int16Array = npt.NDArray[np.int16]
 
 OVERFLOW = 1
 SHIFT_RANGE = 2
+EMPTY_WINDOW = 3
 
 _WINDOW = "int64, int64, int64, int64, int64, int64"
 
@@ -95,7 +96,7 @@ def pool(
             x1 = min(ifm_width, x * stride_x - left + kernel_w)
             n = max(0, y1 - y0) * max(0, x1 - x0)
             if n == 0:
-                return SHIFT_RANGE
+                return EMPTY_WINDOW
             for c in range(depth):
                 if average:
                     total = i64(0)
