@@ -10,7 +10,7 @@ import pytest
 from npubox.drivers.accel.ethosu.cmdstream import CommandStream, Refused, validate
 from npubox.hw.ethosu.commands import Cmd0, Cmd1
 from tests.drivers.streams import CONV, STOP, Command, copy, feature_map, stream, vela_streams, words
-from tests.networks import compiled_by_vela, shared_network
+from tests.networks import SHARED_NAMES, compiled_by_vela, shared_network
 
 
 def change(commands: list[Command], **values: int | None) -> bytes:
@@ -249,10 +249,7 @@ def test_the_refusal_names_offset_and_reason() -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize(
-    "name",
-    ["hello_world_int8", "kws_dscnn_int8", "ic_resnet8_int8", "person_detect"],
-)
+@pytest.mark.parametrize("name", SHARED_NAMES)
 def test_real_streams_of_vela_pass_and_fit_their_regions(name: str) -> None:
     network = compiled_by_vela(shared_network(name).read_bytes(), "ethos-u65-256")
     for data, needs in vela_streams(network):

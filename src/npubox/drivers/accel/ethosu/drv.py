@@ -4,7 +4,8 @@
 Answers are those of Linux 7.2, also where they hide errors: BO_WAIT is 0 for failed jobs. Different:
 runtime power management is left out (the NPU stays on, its SRAM is cleared at probe and after a hang
 only), the jobs that a closed file left waiting are killed at once, without the kernel's grace period,
-and the PERFMON ioctls are absent, as 7.2 does not have them. Source: the project's facts (ethosu-accel.md §1.2, §3).
+and the PERFMON ioctls are absent, as 7.2 does not have them. Source: the project's facts
+(ethosu-accel.md §1.2, §3).
 """
 
 from __future__ import annotations
