@@ -8,7 +8,7 @@ of them, the test split, is seen neither in training nor in calibration. Writes
 
 - digits.tflite: fully int8, input (1, 8, 8, 1) of scale 1/255 and zero point -128 (a picture's 8-bit pixel
   minus 128), output (1, 10) probabilities;
-- `<digit>_<letter>.png`: the first two pictures of each class in the test split, 8-bit grey;
+- `<digit>_<letter>.png`: two pictures of each class, drawn at random from the test split, 8-bit grey;
 - test.npz: `inputs` int8 (n, 8, 8, 1) and `labels` uint8 (n,) of the whole test split, and `expected` int8
   (n, 10): what tflite-micro's kernels answer, the reference the NPU reproduces;
 - README.md: what was measured.
@@ -30,9 +30,11 @@ from tflite_micro.python.tflite_micro import runtime
 FOLDER = Path(__file__).resolve().parent.parent / "examples" / "digits"
 SEED = 7
 TEST_SHARE = 0.2
-EPOCHS = 60
+EPOCHS = 80  # this, the rates and the layers were chosen by cross-validation inside the training split
+BATCH = 32
+LEARNING_RATE = 3e-3
 CALIBRATION_PICTURES = 300
-PICTURES_PER_CLASS = 2
+LETTERS = "ab"
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
@@ -63,22 +65,30 @@ def build() -> Any:
             layers.Conv2D(32, 1, activation="relu"),
             layers.MaxPooling2D(2),
             layers.Conv2D(32, 3, padding="same", activation="relu"),
-            layers.AveragePooling2D(2),
             layers.Flatten(),
-            layers.Dropout(0.3),
+            layers.Dropout(0.4),
             layers.Dense(10, activation="softmax"),
         ]
     )
 
 
 def train(pixels: Pixels, labels: Labels) -> Any:
+    """Train on shifted, turned and stretched copies: so few pictures are learnt by heart otherwise."""
     # Trained without a fixed batch; the weights then move to the batch of one that is deployed.
     deployed = build()
-    trainee = tf.keras.models.clone_model(deployed, input_tensors=tf.keras.Input((8, 8, 1)))
-    trainee.set_weights(deployed.get_weights())
-    trainee.compile("adam", "sparse_categorical_crossentropy")
-    trainee.fit(pixels.astype(np.float32) / 255, labels, batch_size=32, epochs=EPOCHS, verbose=0)
-    deployed.set_weights(trainee.get_weights())
+    layers = tf.keras.layers
+    entry = tf.keras.Input((8, 8, 1))
+    bent = layers.RandomTranslation(0.06, 0.06, fill_mode="constant")(entry)
+    bent = layers.RandomRotation(0.02, fill_mode="constant")(bent)
+    bent = layers.RandomZoom(0.05, 0.05, fill_mode="constant")(bent)
+    body = tf.keras.models.clone_model(deployed, input_tensors=tf.keras.Input((8, 8, 1)))
+    body.set_weights(deployed.get_weights())
+    trainee = tf.keras.Model(entry, body(bent))
+    steps = EPOCHS * len(pixels) // BATCH
+    rate = tf.keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+    trainee.compile(tf.keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
+    trainee.fit(pixels.astype(np.float32) / 255, labels, batch_size=BATCH, epochs=EPOCHS, verbose=0)
+    deployed.set_weights(body.get_weights())
     return deployed
 
 
@@ -114,8 +124,10 @@ def check_input_quantisation(content: bytes) -> None:
 
 
 def write_pictures(pixels: Pixels, labels: Labels) -> None:
+    draw = np.random.default_rng(SEED)
     for digit in range(10):
-        for letter, index in zip("ab", np.flatnonzero(labels == digit)[:PICTURES_PER_CLASS], strict=True):
+        chosen = draw.choice(np.flatnonzero(labels == digit), len(LETTERS), replace=False)
+        for letter, index in zip(LETTERS, chosen, strict=True):
             Image.fromarray(pixels[index, :, :, 0]).save(FOLDER / f"{digit}_{letter}.png")
 
 
