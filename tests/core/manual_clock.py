@@ -22,7 +22,7 @@ class ManualClock:
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._now = 0
-        self._timers: list[ManualTimer] = []
+        self.timers: list[ManualTimer] = []
 
     def now(self) -> int:
         return self._now
@@ -30,7 +30,7 @@ class ManualClock:
     def call_at(self, deadline: int, callback: Callable[[], None]) -> ManualTimer:
         timer = ManualTimer(deadline, callback)
         with self._guard:
-            self._timers.append(timer)
+            self.timers.append(timer)
         return timer
 
     def sleep(self, duration: int) -> None:
@@ -41,14 +41,14 @@ class ManualClock:
     def armed(self) -> list[int]:
         """Deadlines of the timers that are still to come."""
         with self._guard:
-            return sorted(timer.deadline for timer in self._timers if not timer.cancelled)
+            return sorted(timer.deadline for timer in self.timers if not timer.cancelled)
 
     def advance(self, duration: int) -> None:
         """Let time pass; the timers that come due run here, in order of their deadlines."""
         with self._guard:
             self._now += duration
-            due = [timer for timer in self._timers if timer.deadline <= self._now]
-            self._timers = [timer for timer in self._timers if timer.deadline > self._now]
+            due = [timer for timer in self.timers if timer.deadline <= self._now]
+            self.timers = [timer for timer in self.timers if timer.deadline > self._now]
         for timer in sorted(due, key=lambda timer: timer.deadline):
             if not timer.cancelled:
                 timer.callback()

@@ -5,6 +5,7 @@ import errno
 import itertools
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -144,3 +145,12 @@ def test_pending_cancel_and_finish_steps() -> None:
     assert pending.done
     with pytest.raises(RuntimeError):
         Pending([fence()]).finish()
+
+
+def test_a_wait_that_ended_leaves_its_fences() -> None:
+    made = fence()
+    pending = Pending([made])
+    gone = weakref.ref(pending)
+    pending.expire()
+    del pending
+    assert gone() is None

@@ -189,6 +189,35 @@ def test_the_timer_restarts_with_each_job() -> None:
     assert engine.clock.armed == [2 * TIMEOUT - 1]
 
 
+def test_a_timer_that_fires_late_is_not_the_next_jobs() -> None:
+    engine = Engine()
+    entity = engine.entity()
+    first, second = engine.submit(entity), engine.submit(entity)
+    late = engine.clock.timers[0].callback
+    engine.end(first)
+    late()
+    assert not engine.recovered.is_set()
+    assert not second.finished.signalled
+
+
+def test_a_waiting_job_asks_its_fence_once() -> None:
+    class Counting(Fence):
+        asked = 0
+
+        def add_callback(self, callback: Callable[[], None]) -> bool:
+            self.asked += 1
+            return super().add_callback(callback)
+
+    engine, gate = Engine(), Counting(new_context(), 1)
+    blocked = engine.submit(engine.entity(1), gate)
+    other = engine.entity(2)
+    for _ in range(5):
+        engine.end(engine.submit(other))
+    assert gate.asked == 1
+    gate.signal()
+    assert engine.started[-1] is blocked
+
+
 def test_a_fault_is_looked_after_at_once() -> None:
     engine = Engine()
     job = engine.submit(engine.entity())

@@ -8,12 +8,16 @@ import mmap
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
 from npubox.core.drm.device import DrmDevice
+from npubox.core.drm.fence import Fence, Usage, new_context
+from npubox.core.lock import DeviceLock
 from npubox.core.node import Node
-from npubox.drivers.accel.ethosu.job import JOB_TIMEOUT, MS
+from npubox.drivers.accel.ethosu.gem import EthosuBo
+from npubox.drivers.accel.ethosu.job import JOB_TIMEOUT, MS, EthosuJob, Npu
 from npubox.hw.ethosu.registers import Reg, Status
 from npubox.uapi import drm
 from npubox.uapi import ethosu_accel as uapi
@@ -422,3 +426,51 @@ def test_threads_submit_wait_and_close(device: DrmDevice, port: FakePort) -> Non
         thread.join(60)
     assert failures == []
     settle(lambda: device.object_count == 0)
+
+
+def test_a_writer_waits_for_readers_and_a_reader_does_not(node: Node, port: FakePort, move: int) -> None:
+    shared, other = bo_create(node, 8192), bo_create(node, 8192)
+    item = node.device.object_at(call(node, uapi.BO_MMAP_OFFSET, handle=shared).offset)
+    assert item is not None
+    reader = Fence(new_context(), 1)
+    with node.device.lock:
+        item.reservation.add(reader, Usage.READ)
+    submit(node, job(move, r0=shared, r1=other))
+    assert port.runs == 1
+    port.complete()
+    submit(node, job(move, r0=other, r1=shared))
+    assert port.runs == 1
+    reader.signal()
+    assert port.runs == 2
+    port.complete()
+
+
+class Later(DeviceLock):
+    """A lock that keeps what is posted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work: list[Callable[[], None]] = []
+
+    def post(self, work: Callable[[], None]) -> None:
+        self.work.append(work)
+
+
+def test_a_fault_that_is_handled_late_is_not_the_next_jobs(node: Node, port: FakePort, move: int) -> None:
+    submit(node, job(move, r0=bo_create(node, 8192), r1=bo_create(node, 8192)))
+    (bo,) = (item for item in node.device._objects.values() if isinstance(item, EthosuBo) and item.commands)
+    later, faults = Later(), list[int]()
+    other = FakePort()
+    npu = Npu("npu", other, None)
+    npu.connect(later, lambda: faults.append(1))
+    for _ in range(2):
+        npu.run_job(EthosuJob(bo, {}, 0))
+        other.fault()
+    later.work[0]()
+    assert faults == []
+    later.work[1]()
+    assert faults == [1]
+    with node.device.lock:
+        bo.put()
+        bo.put()
+    port.complete()

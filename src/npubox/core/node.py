@@ -26,7 +26,6 @@ from npubox.core.drm.ioctl import dispatch
 from npubox.core.pending import Pending
 from npubox.core.ranges import PAGE_SIZE, page_align
 from npubox.core.usermem import OwnMemory
-from npubox.uapi.ioctl import NUMBER_MASK
 
 FIONBIO = 0x5421
 CAP_SYS_ADMIN = 21
@@ -102,7 +101,7 @@ class Node:
         file = self._use()
         try:
             caller = _caller(sys_admin)
-            number = operator.index(request) & NUMBER_MASK
+            number = operator.index(request)
             if number == FIONBIO:
                 return self._set_nonblocking(address, caller)
             result = dispatch(file, number, address, caller)
