@@ -57,10 +57,13 @@ def _run_like_plain(bench: Bench, picture: Bytes, what: str) -> bytes | None:
     bench.set_inputs(picture)
     regions = {0: bench.constants[1].copy(), 1: bench.arena[1].copy(), 2: bench.sram()}
     report = bench.run()
+    refusal = None
     try:
         plain.run(bench.npu.stream.words, regions, bench.npu.stream.config)
-    except (plain.Refused, plain.Fault) as refused:
-        assert report.fault is not None, f"{what}: plain refuses it: {refused}"
+    except (plain.Refused, plain.Fault) as error:
+        refusal = error
+    if refusal is not None:
+        assert report.fault is not None, f"{what}: plain refuses it: {refusal}"
         assert report.error == errno.ECANCELED
         return None
     assert report.fault is None, f"{what}: {report.fault}"
@@ -87,8 +90,7 @@ def test_corrupted_command_streams(machine: Machine, name: str) -> None:
         try:
             report = bench.run(stream)
         except OSError as error:
-            assert error.errno in (errno.EINVAL, errno.ENOENT, errno.EOVERFLOW), error
-            ends["rejected"] += 1
+            ends[errno.errorcode[error.errno or 0]] += 1
             continue
         if report.fault is not None or report.error:
             assert report.fault is not None
@@ -98,6 +100,7 @@ def test_corrupted_command_streams(machine: Machine, name: str) -> None:
         plain.run(stream, regions, bench.npu.stream.config)
         np.testing.assert_array_equal(bench.arena[1], regions[1])
         ends["executed"] += 1
-    assert set(ends) == {"rejected", "faulted", "executed"}, ends
+    assert set(ends) <= {"EINVAL", "ENOENT", "EOVERFLOW", "faulted", "executed"}, ends
+    assert {"EINVAL", "faulted", "executed"} <= set(ends), ends
     bench.set_inputs(picture)
     assert bench.run().fault is None
