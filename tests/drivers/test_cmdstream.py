@@ -115,6 +115,8 @@ def test_tiles() -> None:
     ]
     # Column 9 is column 4 of the right half, row 9 there is row 5 of the lower tile.
     assert sizes(stream([*CONV[:-1], *tiles, CONV[-1]]))[1] == 0x8000 + 5 * 160 + 4 * 16 + 15 + 1
+    edge: list[Command] = [(Cmd0.OFM_WIDTH0_M1, 9), (Cmd0.OFM_HEIGHT0_M1, 9)]
+    assert sizes(stream([*CONV[:-1], *edge, CONV[-1]])) == sizes(stream(CONV))
     with pytest.raises(Refused, match="OFM_BASE3"):
         validate(stream([*CONV[:-1], *tiles[:-1], CONV[-1]]))
     tiles[2] = (Cmd0.OFM_HEIGHT1_M1, 9)
@@ -138,8 +140,10 @@ def test_padding_larger_than_the_window() -> None:
         validate(change(CONV, OFM_HEIGHT_M1=0, IFM_PAD_TOP=3))
     # Top and left keep seven bits, so 0x80 is 0; bottom and right keep eight.
     assert sizes(change(CONV, OFM_REGION=5, IFM_PAD_TOP=0x80))[1] == 880
-    with pytest.raises(Refused, match="padding"):
-        validate(change(CONV, IFM_PAD_BOTTOM=0x80))
+    assert sizes(change(CONV, OFM_REGION=5, IFM_PAD_LEFT=0x80))[1] == 808
+    for side in ("IFM_PAD_BOTTOM", "IFM_PAD_RIGHT"):
+        with pytest.raises(Refused, match="padding"):
+            validate(change(CONV, **{side: 0x80}))
     with pytest.raises(Refused, match="padding"):
         validate(change(CONV, IFM_PAD_TOP=None))
 
@@ -229,6 +233,42 @@ def test_strided_dma() -> None:
         validate(dma(1, skip0=(1 << 40) - 17))
     with pytest.raises(Refused, match="negative"):
         validate(dma(2, skip1=1 << 39))
+
+
+def test_unset_dma_strides_are_minus_one() -> None:
+    assert sizes(stream([(Cmd0.DMA0_SIZE0, 3), *copy(1 << 9, 2, 16)])) == {0: 45, 2: 45}
+
+
+def test_a_dma_beyond_64_bits() -> None:
+    data = stream(
+        [
+            (Cmd0.DMA0_SIZE0, 0xFFFE),
+            (Cmd0.DMA0_SIZE1, 0xFFFE),
+            (Cmd1.DMA0_SKIP0, (1 << 39) - 1),
+            (Cmd1.DMA0_SKIP1, 0),
+            *copy(2 << 9, 0x103, 16),
+        ]
+    )
+    with pytest.raises(Refused, match="address space"):
+        validate(data)
+
+
+def test_unset_map_strides_wrap_like_64_bit_arithmetic() -> None:
+    assert sizes(change(CONV, OFM_REGION=5, IFM_BASE0=0x100, IFM_STRIDE_Y=None))[1] == 0x100 - 9 + 72 + 7 + 1
+    assert sizes(change(CONV, OFM_REGION=5, IFM_STRIDE_Y=None, IFM_STRIDE_X=None))[1] == (1 << 64) - 18 + 8
+
+
+def test_regions_keep_three_bits() -> None:
+    assert sizes(change(CONV, IFM_REGION=9, WEIGHT_REGION=0x10)) == sizes(stream(CONV))
+    assert sizes(stream(copy(0x8, 0x1A, 16))) == {0: 16, 2: 16}
+
+
+def test_parameter_bits_above_an_address_and_of_a_length_are_ignored() -> None:
+    data = stream(copy(0, 0x103, 16, src=0x40))
+    source, length = words(Cmd1.DMA0_SRC | 0x4000), words(Cmd1.DMA0_LEN | 0x4000)
+    for command, changed in ((source, 0xAB00_0000), (length, 0x00AB_0000)):
+        word = int.from_bytes(command, "little")
+        assert sizes(data.replace(command, words(word | changed))) == {0: 0x50}
 
 
 def test_addresses_have_40_bits() -> None:

@@ -277,10 +277,9 @@ class _Walk:
     def _dma_lines(self, length: int, stride: Cmd1, size: Cmd0) -> int:
         step = self._cmd1.get(stride, UNSET64) & (1 << 40) - 1
         step -= (step & 1 << 39) << 1
-        lines = (length + step) * self._get(size)
-        if length + step < 0 or lines >= _U64:
-            raise self._refuse(f"{stride.name} is negative beyond the length, or the DMA overflows")
-        return lines
+        if length + step < 0:
+            raise self._refuse(f"{stride.name} is negative beyond the length")
+        return (length + step) * self._get(size)
 
     def _region(self, what: str, register: Cmd0) -> int:
         value = self._cmd0.get(register)
