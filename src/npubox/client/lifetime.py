@@ -101,7 +101,11 @@ class _Reaper:
 
     def _run(self) -> None:
         while True:
-            self._work.get()()
+            try:
+                self._work.get()()
+            except Exception as error:  # told as an uncaught one is, and the rest is freed all the same
+                told = (type(error), error, error.__traceback__, threading.current_thread())
+                threading.excepthook(threading.ExceptHookArgs(told))
 
 
 _reaper = _Reaper()
