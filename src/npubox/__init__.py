@@ -44,12 +44,17 @@ __all__ = [
 _CLIENT = ("Buffer", "Device", "Inference", "Network", "Session", "TensorInfo")
 
 
-def open(name: str | os.PathLike[str]) -> Device:
+def open(name: str | os.PathLike[str], *, policy: str | None = None) -> Device:
     """Open an NPU: a preset (`imx93`), a device's short name (`ethos-u65-256`), or a node of the host's
-    kernel (`/dev/accel/accel0`). Raises DeviceError where there is none, or its driver is none we know."""
+    kernel (`/dev/accel/accel0`).
+
+    `policy` replaces the virtual machine's own: with "mainline" its driver refuses what Linux's driver
+    refuses, with "hardware" only what no NPU could start. Raises DeviceError where there is no such device
+    or policy, or its driver is none we know.
+    """
     from npubox import client
 
-    return client.Device(os.fspath(name))
+    return client.Device(os.fspath(name), policy)
 
 
 def __getattr__(name: str) -> Any:

@@ -41,7 +41,7 @@ def node() -> Iterator[FakeNode]:
 @pytest.fixture
 def open_fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Device]:
     def open_(node: FakeNode, *, real: bool = False) -> Device:
-        monkeypatch.setattr(device_module, "open_node", lambda _: opened(node, real=real))
+        monkeypatch.setattr(device_module, "open_node", lambda *_: opened(node, real=real))
         return Device("fake")
 
     return open_

@@ -30,9 +30,9 @@ class Device(Closable):
 
     _kind = "device"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, policy: str | None = None) -> None:
         start_reaper()
-        opened = open_node(name)
+        opened = open_node(name, policy)
         try:
             self._hardware = Hardware(opened)
         except BaseException:
@@ -64,6 +64,12 @@ class Device(Closable):
     def virtual(self) -> bool:
         """Whether a virtual machine is behind it, which tells cycles, device time and faults."""
         return self._hardware.machine is not None
+
+    @property
+    def policy(self) -> str | None:
+        """What the driver refuses: what "mainline" Linux does, or as little as the "hardware"; None on
+        real hardware, where it is the host's kernel."""
+        return self._hardware.machine.info.policy if self._hardware.machine is not None else None
 
     def load(self, model: str | os.PathLike[str] | bytes) -> Network:
         """Load a .tflite, given by path or content; Vela compiles it unless it already has.

@@ -73,12 +73,15 @@ class Opened:
             self.machine.close()
 
 
-def open_node(name: str) -> Opened:
-    """Open a path under /dev, or power up the virtual machine of a preset or device name.
+def open_node(name: str, policy: str | None = None) -> Opened:
+    """Open a path under /dev, or power up the virtual machine of a preset or device name, with another
+    policy of its driver where one is given.
 
     Raises DeviceError naming what there is where `name` is neither, or the node cannot be opened.
     """
     if "/" in name:
+        if policy is not None:
+            raise DeviceError(f"{name} is driven by the host's kernel, whose policy is its own")
         try:
             return Opened(name, HostNode(name), None)
         except OSError as error:
@@ -87,7 +90,7 @@ def open_node(name: str) -> Opened:
             ) from error
     from npubox import machines  # the one late import of the virtual world
 
-    machine = machines.open_preset(name)
+    machine = machines.open_preset(name, policy)
     try:
         return Opened(name, machine.open_node(), machine)
     except BaseException:

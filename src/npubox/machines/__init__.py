@@ -7,6 +7,7 @@ kernels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from npubox.machines.preset import PresetInfo, find_preset, presets
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["PresetInfo", "open_preset", "presets"]
 
 
-def open_preset(name: str) -> Machine:
-    """Power up the machine called `name`, or the one whose NPU is called so (`ethos-u65-256`).
+def open_preset(name: str, policy: str | None = None) -> Machine:
+    """Power up the machine called `name`, or the one whose NPU is called so (`ethos-u65-256`), with another
+    policy of its driver where one is given.
 
-    Raises DeviceError that lists the names there are.
+    Raises DeviceError that lists the names there are, or where mainline's driver has no such NPU.
     """
     preset = find_preset(name)
+    if policy is not None:
+        preset = replace(preset, policy=policy)
     from npubox.machines.machine import Machine
 
     return Machine(preset)

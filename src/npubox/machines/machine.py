@@ -11,28 +11,35 @@ from npubox.bus.virtual import AddressSpace, InterruptLine, VirtualClock, Virtua
 from npubox.core.node import Node
 from npubox.devices.ethosu_npu.configuration import CONFIGURATIONS
 from npubox.devices.ethosu_npu.npu import Injection, VirtualNpu
+from npubox.drivers.accel.ethosu.cmdstream import Policy
 from npubox.drivers.accel.ethosu.drv import probe
 from npubox.errors import DeviceError
+from npubox.hw.ethosu.registers import Product
 from npubox.machines.control import Control
 from npubox.machines.preset import PresetInfo
 
 
 @dataclass(frozen=True)
 class MachineInfo:
-    """What a client compiles for."""
+    """What a client compiles for; `policy` is the driver's: "mainline" or "hardware"."""
 
     name: str
     accelerator: str
     vela_system_config: str | None
     vela_memory_mode: str | None
+    policy: str
 
 
 class Machine:
     """A powered-up virtual machine with one Ethos-U NPU. `close` powers it down."""
 
     def __init__(self, preset: PresetInfo) -> None:
+        """Raises DeviceError where the driver, with the preset's policy, does not drive its NPU."""
         npu = preset.npu
-        self.info = MachineInfo(preset.name, npu.accelerator, npu.vela_system_config, npu.vela_memory_mode)
+        policy = _policy(preset)
+        self.info = MachineInfo(
+            preset.name, npu.accelerator, npu.vela_system_config, npu.vela_memory_mode, preset.policy
+        )
         self.control = Control()
         self.clock = VirtualClock()
         self._path = npu.node
@@ -51,7 +58,7 @@ class Machine:
             compatible=npu.compatible,
             sram=self.sram,
         )
-        self._device = probe(platform)
+        self._device = probe(platform, policy)
         self._device.queue_observer = self.control.job_event
         self._closed = False
 
@@ -89,3 +96,16 @@ class Machine:
         os.ftruncate(fd, preset.sram.size)
         self._dma.map(preset.sram.address, fd, 0, preset.sram.size, Prot.READ | Prot.WRITE)
         return MemoryPool(preset.sram.address, fd, 0, preset.sram.size)
+
+
+def _policy(preset: PresetInfo) -> Policy:
+    try:
+        policy = Policy(preset.policy)
+    except ValueError:
+        known = " or ".join(f'"{known}"' for known in Policy)
+        raise DeviceError(f"a driver has no policy {preset.policy!r}: give {known}") from None
+    if policy is Policy.MAINLINE and CONFIGURATIONS[preset.accelerator].product is not Product.U65:
+        raise DeviceError(
+            f'mainline\'s driver has no {preset.accelerator}: open {preset.name} with the policy "hardware"'
+        )
+    return policy

@@ -35,21 +35,20 @@ class NpuPreset:
 
 @dataclass(frozen=True)
 class PresetInfo:
-    """A machine that can be powered up; `devices` are the names its NPUs are opened by."""
+    """A machine that can be powered up. `policy` is what its driver refuses: what "mainline" Linux does, or
+    as little as the "hardware". `devices` are the short names that it is opened by."""
 
     name: str
     description: str
     dram: MemoryRange
     sram: MemoryRange | None
     npu: NpuPreset
+    policy: str
+    devices: tuple[str, ...]
 
     @property
     def accelerator(self) -> str:
         return self.npu.accelerator
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        return (self.npu.accelerator,)
 
 
 def _parse(name: str, table: dict[str, Any]) -> PresetInfo:
@@ -69,6 +68,8 @@ def _parse(name: str, table: dict[str, Any]) -> PresetInfo:
             vela_system_config=npu.get("vela_system_config"),
             vela_memory_mode=npu.get("vela_memory_mode"),
         ),
+        policy=table.get("policy", "mainline"),
+        devices=tuple(table.get("devices", ())),
     )
 
 

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What mainline's driver checks in a command stream, for the rules of the U65.
+"""What the driver checks in a command stream: for the U65 what mainline's does, or its frame alone.
 
-The stream is walked once. Registers it writes are remembered; each operation adds the highest byte it
+`validate` walks the stream once. Registers it writes are remembered; each operation adds the highest byte it
 touches to its regions, which SUBMIT compares with the buffers. It is exactly as strict as the kernel,
 also where the hardware would need less or more: the end of a region is the last address plus one
 whatever the element's size, a DMA without a region counts as internal memory, and weights of a second
-core are not looked at. Source: the project's facts (ethosu-accel.md §4).
+core are not looked at. `frame` is for machines with the policy "hardware". Source: the project's facts
+(ethosu-accel.md §4).
 """
 
 from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from npubox.hw.ethosu.commands import CMD1_CONTROL, INTERNAL_REGION_BIT, Cmd0, Cmd1, Format, StrideMode
 
@@ -31,14 +34,25 @@ _WEIGHTS_FROM_IFM2 = 1 << 0
 _GLOBAL_SCALE = 1 << 8
 
 
+class Policy(StrEnum):
+    """How much the driver refuses."""
+
+    MAINLINE = "mainline"
+    """What Linux 7.2 refuses: Ethos-U55, and the streams that its validator does not pass."""
+    HARDWARE = "hardware"
+    """Only what no NPU could start. What a job reaches is left to the DMA address space."""
+
+
 @dataclass(frozen=True)
 class CommandStream:
     """A stream that passed: `size` in bytes as it was handed in, and per region the highest byte used
-    plus one (0 = unused) and whether it is written."""
+    plus one (0 = unused) and whether it is written. Where its operations were not looked at, `checked`
+    is False, no region has a size and each counts as written."""
 
     size: int
     region_size: tuple[int, ...]
     written: tuple[bool, ...]
+    checked: bool = True
 
 
 class Refused(OSError):  # noqa: N818 - it is an errno answer, not an error of ours
@@ -114,6 +128,26 @@ def validate(data: bytes) -> CommandStream:
     """
     words = struct.unpack_from(f"<{len(data) // 4}I", data)
     return _Walk(words).run(len(data))
+
+
+def frame(data: bytes) -> CommandStream:
+    """Check what any NPU needs of a stream: whole words, and OP_STOP as the last command and no earlier.
+    `Refused` (OSError EINVAL) without."""
+    if len(data) % 4:
+        raise Refused(len(data) & ~3, "the stream is no whole number of words")
+    words = struct.unpack(f"<{len(data) // 4}I", data)
+    stops = [index for index, word in _commands(words) if word & 0xFFFF == Cmd0.OP_STOP]
+    if stops != [len(words) - 1]:
+        raise Refused(4 * (stops[0] if stops else len(words)), "OP_STOP is not the last command")
+    return CommandStream(len(data), (0,) * REGIONS, (True,) * REGIONS, checked=False)
+
+
+def _commands(words: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Each command's first word and its place, without the payloads."""
+    index = 0
+    while index < len(words):
+        yield index, words[index]
+        index += 2 if words[index] & CMD1_CONTROL else 1
 
 
 class _Walk:

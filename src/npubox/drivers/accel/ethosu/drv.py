@@ -4,7 +4,8 @@
 Answers are those of Linux 7.2, also where they hide errors: BO_WAIT is 0 for failed jobs. Different:
 runtime power management is left out (the NPU stays on, its SRAM is cleared at probe and after a hang
 only), the jobs that a closed file left waiting are killed at once, without the kernel's grace period,
-and the PERFMON ioctls are absent, as 7.2 does not have them. Source: the project's facts
+and the PERFMON ioctls are absent, as 7.2 does not have them. With the policy "hardware", which is not
+mainline's, it drives the U55 too and takes every stream that an NPU could start. Source: the project's facts
 (ethosu-accel.md §1.2, §3).
 """
 
@@ -22,7 +23,7 @@ from npubox.core.drm.gem import create_handle, lookup
 from npubox.core.drm.queue import Entity, JobQueue
 from npubox.core.pending import Pending
 from npubox.core.usermem import CHUNK, UserMemory
-from npubox.drivers.accel.ethosu.cmdstream import validate
+from npubox.drivers.accel.ethosu.cmdstream import Policy, frame, validate
 from npubox.drivers.accel.ethosu.gem import DeviceMemory, EthosuBo
 from npubox.drivers.accel.ethosu.job import JOB_TIMEOUT, Npu, check_job
 from npubox.hw.ethosu.registers import Product, Reg
@@ -41,7 +42,8 @@ class EthosuDriver(DrmDriver):
     version = (1, 0, 0)
     features = Feature.COMPUTE_ACCEL | Feature.GEM
 
-    def __init__(self, platform: PlatformDevice) -> None:
+    def __init__(self, platform: PlatformDevice, policy: Policy) -> None:
+        self._check_stream = validate if policy is Policy.MAINLINE else frame
         port = platform.port
         self._memory = DeviceMemory(port.dma, platform.dma_start, platform.dma_end)
         self._npu = Npu(platform.name, port, platform.sram)
@@ -125,7 +127,7 @@ class EthosuDriver(DrmDriver):
         bo = EthosuBo(self.device, self._memory, args.size, Prot.READ)
         try:
             data = memory.read(args.data, args.size)
-            bo.commands = validate(data)
+            bo.commands = self._check_stream(data)
             bo.mappable = False
             self.device.store.write(bo.offset, data[: len(data) & ~3])
             args.handle = create_handle(file, bo)
@@ -154,7 +156,7 @@ class EthosuDriver(DrmDriver):
         self._queue.push(job)
 
 
-def probe(platform: PlatformDevice) -> DrmDevice:
+def probe(platform: PlatformDevice, policy: Policy = Policy.MAINLINE) -> DrmDevice:
     """Bind the driver to an NPU and register its accel node.
 
     The clock is the port's. Raises OSError ENODEV for an NPU that this driver does not drive and
@@ -167,10 +169,10 @@ def probe(platform: PlatformDevice) -> DrmDevice:
         raise OSError(
             errno.ENODEV, f"{platform.name}: Ethos-U architecture {arch_major} is not driven yet (U85)"
         )
-    if product != Product.U65:
+    if product != Product.U65 and policy is Policy.MAINLINE:
         raise OSError(
             errno.ENODEV, f"{platform.name}: mainline's driver has no Ethos-U55 (product {product})"
         )
-    device = EthosuDriver(platform).device
+    device = EthosuDriver(platform, policy).device
     device.register()
     return device

@@ -63,7 +63,8 @@ class EthosuJob(Job):
         """The region buffers that the stream writes."""
         commands = self.stream.commands
         assert commands is not None
-        return [bo for region, bo in self.regions.items() if commands.written[region]]
+        written = (bo for region, bo in self.regions.items() if commands.written[region])
+        return list(dict.fromkeys(written))
 
     def depend_on_buffers(self) -> None:
         """Implicit synchronisation: a region's writer waits for everybody, its reader for writers."""
@@ -78,7 +79,11 @@ class EthosuJob(Job):
 
 
 def check_job(file: DrmFile, job: uapi.Job, device_sram: int) -> EthosuJob:
-    """SUBMIT's checks of one job in the kernel's order; OSError with its errno."""
+    """SUBMIT's checks of one job in the kernel's order; OSError with its errno.
+
+    Of a stream whose operations were not looked at any region may have a buffer of any size or none, and
+    one buffer may serve several.
+    """
     handles = list(job.region_bo_handles)
     if handles[SRAM_REGION] and job.sram_size:
         raise OSError(errno.EINVAL, "region 2 is the SRAM: it cannot have a buffer and sram_size both")
@@ -87,6 +92,11 @@ def check_job(file: DrmFile, job: uapi.Job, device_sram: int) -> EthosuJob:
     stream = _buffer(file, job.cmd_bo)
     if stream.commands is None:
         raise OSError(errno.EINVAL, f"handle {job.cmd_bo} is not a command stream")
+    if not stream.commands.checked:
+        served = {
+            region: _region_buffer(file, region, handle) for region, handle in enumerate(handles) if handle
+        }
+        return EthosuJob(stream, served, job.sram_size)
     regions: dict[int, EthosuBo] = {}
     for region, handle in enumerate(handles):
         bo = _check_region(file, region, handle, stream.commands.region_size[region], job.sram_size)
@@ -108,13 +118,18 @@ def _check_region(file: DrmFile, region: int, handle: int, used: int, sram_size:
         return None
     if not used:
         raise OSError(errno.EINVAL, f"region {region} has a buffer but the stream does not use it")
-    bo = _buffer(file, handle)
-    if bo.commands is not None:
-        raise OSError(errno.EINVAL, f"region {region}: handle {handle} is a command stream")
+    bo = _region_buffer(file, region, handle)
     if used > bo.size:
         raise OSError(
             errno.EOVERFLOW, f"the stream uses {used} bytes of region {region}, its buffer has {bo.size}"
         )
+    return bo
+
+
+def _region_buffer(file: DrmFile, region: int, handle: int) -> EthosuBo:
+    bo = _buffer(file, handle)
+    if bo.commands is not None:
+        raise OSError(errno.EINVAL, f"region {region}: handle {handle} is a command stream")
     return bo
 
 
@@ -182,6 +197,8 @@ class Npu:
         self._seqno += 1
         fence = Fence(self._context, self._seqno, uapi.DRIVER_NAME, self.name)
         self._current = fence
+        if not job.stream.commands.checked:
+            self._forget_regions()
         for region, bo in job.regions.items():
             self._write_address(Reg.BASEP0 + 8 * region, bo.address)
         if job.sram_size and self.sram is not None:
@@ -224,6 +241,11 @@ class Npu:
             if port.read32(Reg.QREAD) != start or (job.hardware is not None and job.hardware.signalled):
                 return True
         return False
+
+    def _forget_regions(self) -> None:
+        """No region may be where an earlier job, of another program perhaps, had it."""
+        for region in range(uapi.REGIONS):
+            self._write_address(Reg.BASEP0 + 8 * region, 0)
 
     def _write_address(self, register: int, address: int) -> None:
         self._port.write32(register, address & ADDRESS_LOW)
