@@ -15,21 +15,23 @@ from npubox.devices.ethosu_npu.memory import ByteArray, MapLayout, Regions, Shra
 from npubox.devices.ethosu_npu.operations import Convolution, Output
 from npubox.devices.ethosu_npu.parameters import CachedParameters, Parameters
 from npubox.devices.ethosu_npu.values import load_values, output_table, post_vector
-from npubox.hw.ethosu.commands import Activation, Rounding, Upscale
+from npubox.devices.simd import LANES
+from npubox.hw.ethosu.commands import Activation, Rounding
 
 Int64Array = npt.NDArray[np.int64]
 
 _NO_TABLE: ByteArray = np.zeros(0, np.uint8)
-_MOST_PRODUCTS = 65793  # of an unsigned and a signed byte that are sure to fit int32
+_NO_WEIGHTS: npt.NDArray[np.int8] = np.zeros(0, np.int8)
 
 
 @dataclass(frozen=True)
 class _ByteParameters:
-    """Weights as the byte kernels want them, `packed` or (depthwise) `taps`; `channels` as they say."""
+    """Weights and constants as the byte kernels document them; `second` only for depthwise."""
 
-    packed: npt.NDArray[np.int8]
-    taps: npt.NDArray[np.int16]
-    channels: Int64Array
+    weights: npt.NDArray[np.int8]
+    second: npt.NDArray[np.int8]
+    constants: ByteArray
+    offset_weights: bool
 
 
 class ConvolutionStep:
@@ -41,19 +43,19 @@ class ConvolutionStep:
         self._ofm = MapLayout(operation.ofm)
         self._parameters = CachedParameters(operation, ofm_microblock, self._prepare)
         window = operation.window
-        factor = 1 if window.upscale is Upscale.NONE else 2
+        lanes = LANES if operation.depthwise else 4
         self._image_shape = (
             (operation.ofm.height - 1) * window.stride_y + (window.height - 1) * window.dilation_y + 1,
             (operation.ofm.width - 1) * window.stride_x + (window.width - 1) * window.dilation_x + 1,
-            -(-operation.ifm.depth // 4) * 4,
+            -(-operation.ifm.depth // lanes) * lanes,
         )
         self._ifm_shape = (
             self._image_shape[0] - window.pad_top - window.pad_bottom,
             self._image_shape[1] - window.pad_left - window.pad_right,
         )
         self._image: ByteArray | None = None
-        self._factor = factor
         self._segments, self._segment_words = self._pieces()
+        self._taps = self._tap_offsets()
 
     def run(self, regions: Regions, shram: Shram) -> None:
         parameters = self._parameters.read(regions)
@@ -70,6 +72,13 @@ class ConvolutionStep:
             return rows, window.width * lanes // 4
         taps = np.arange(window.width, dtype=np.int64) * (window.dilation_x * lanes)
         return (rows[:, None] + taps[None, :]).reshape(-1), lanes // 4
+
+    def _tap_offsets(self) -> Int64Array:
+        """Byte offset in the image of every element of the window, padded to a multiple of 4."""
+        window, (_, columns, lanes) = self._operation.window, self._image_shape
+        y, x = np.divmod(np.arange(window.height * window.width, dtype=np.int64), window.width)
+        offsets = (y * window.dilation_y * columns + x * window.dilation_x) * lanes
+        return np.pad(offsets, (0, -offsets.size % 4))
 
     def _byte_zero_point(self) -> int:
         ifm = self._operation.ifm
@@ -95,23 +104,20 @@ class ConvolutionStep:
         if not simple:
             return parameters
         offsets = np.zeros(ofm.depth, np.int64)
-        packed, taps = np.zeros(0, np.int8), np.zeros((0, 0), np.int16)
+        second = _NO_WEIGHTS
         if operation.depthwise:
-            if weights.shape[1] * weights.shape[2] * 255 * 255 >= 1 << 31:
-                return parameters
-            taps = parameters.weights.reshape(ofm.depth, -1).T.copy()
+            packed, second = _pack_taps(parameters.weights.reshape(ofm.depth, -1))
         else:
-            if 4 * self._segments.size * self._segment_words >= _MOST_PRODUCTS:
-                return parameters
             low, high = weights.min(axis=(1, 2, 3)), weights.max(axis=(1, 2, 3))
             if int((high - low).max(initial=0)) > 255:
                 return parameters
             offsets = np.maximum(0, high - 127) + np.minimum(0, low + 128)
             packed = self._pack(weights, offsets)
-        half, extra = _rounding_terms(parameters.shift, output.rounding)
         bias = parameters.bias - zero * weights.sum(axis=(1, 2, 3))
-        channels = np.stack([bias, parameters.scale, parameters.shift, half, extra, offsets])
-        return _ByteParameters(packed, taps, channels)
+        double = output.rounding is Rounding.DOUBLE
+        extra = np.where(double & (parameters.shift > 31), np.int64(1) << 30, 0)
+        constants = byte_kernels.pack_parameters(bias, parameters.scale, parameters.shift, extra, offsets)
+        return _ByteParameters(packed, second, constants, bool(offsets.any()))
 
     def _pack(self, weights: Int64Array, offsets: Int64Array) -> npt.NDArray[np.int8]:
         """[o, ky, kx, i] -> for each block of 64 channels [words][channels][4], see the byte kernel.
@@ -156,16 +162,16 @@ class ConvolutionStep:
         if operation.depthwise:
             byte_kernels.depthwise(
                 self._image,
-                window.width,
+                self._taps,
                 window.stride_y,
                 window.stride_x,
-                window.dilation_y,
-                window.dilation_x,
                 ofm.width,
                 0,
                 ofm.height,
-                parameters.taps,
-                parameters.channels,
+                parameters.weights,
+                parameters.second,
+                parameters.constants,
+                ofm.depth,
                 *finish,
             )
         else:
@@ -178,8 +184,10 @@ class ConvolutionStep:
                 ofm.width,
                 0,
                 ofm.height * ofm.width,
-                parameters.packed,
-                parameters.channels,
+                parameters.weights,
+                parameters.constants,
+                ofm.depth,
+                parameters.offset_weights,
                 *finish,
             )
 
@@ -221,9 +229,19 @@ def _byte_table(output: Output) -> bool:
     return output.table is not None and not output.table_16bit
 
 
-def _rounding_terms(shift: Int64Array, rounding: Rounding) -> tuple[Int64Array, Int64Array]:
-    """`half` and the double rounding's extra term for each channel's shift (facts §6, d = 0)."""
-    one = np.int64(1)
-    half = np.where(shift > 0, one << np.maximum(shift - 1, 0), 0)
-    extra = np.where(shift > 31, one << 30, 0) if rounding is Rounding.DOUBLE else np.zeros_like(shift)
-    return half, extra
+def _pack_taps(weights: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    """[channel, tap] of 9 bits -> two int8[vectors][taps / 4][16][4] that add up to them.
+
+    The second is empty where the first is enough.
+    """
+    depth, taps = weights.shape
+    padded = np.zeros((-(-depth // LANES) * LANES, -(-taps // 4) * 4), np.int16)
+    padded[:depth, :taps] = weights
+    first = np.clip(padded, -128, 127)
+
+    def packed(plane: npt.NDArray[np.int16]) -> npt.NDArray[np.int8]:
+        vectors = plane.reshape(-1, LANES, plane.shape[1] // 4, 4).transpose(0, 2, 1, 3)
+        return np.ascontiguousarray(vectors.astype(np.int8)).reshape(-1)
+
+    rest = padded - first
+    return packed(first), packed(rest) if rest.any() else _NO_WEIGHTS

@@ -56,6 +56,11 @@ class Regions:
         """The bytes that `layout` spans, for the kernels together with `layout.vector`."""
         return self._memory.view(self._bases[layout.region] + layout.start, layout.size, write)
 
+    def span(self, layout: MapLayout) -> tuple[int, int]:
+        """First and end device address of a feature map."""
+        start = self._bases[layout.region] + layout.start
+        return start, start + layout.size
+
 
 class MapLayout:
     """Where a feature map lies in its region: the span of bytes, and the kernels' vector within it."""

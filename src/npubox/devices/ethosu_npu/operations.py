@@ -309,7 +309,9 @@ _CLIP_TYPES = {ClipRange.UINT8: (0, 255), ClipRange.INT8: (-128, 127), ClipRange
 
 def _output(regs: RegisterFile, ofm: FeatureMap, scaled: bool) -> Output:
     rounding = regs.unsigned(Cmd0.OFM_PRECISION) >> 14
-    if rounding == 3:
+    if rounding == Rounding.TRUNCATE:
+        raise Refused("OFM_PRECISION asks for truncating rounding, which is unverified")
+    if rounding > Rounding.NATURAL:
         raise Refused("OFM_PRECISION asks for rounding mode 3, which does not exist")
     activation = regs.unsigned(Cmd0.ACTIVATION, _ACTIVATION_FIELDS)
     function = activation & 0x1F

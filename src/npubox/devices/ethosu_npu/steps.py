@@ -8,6 +8,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from npubox.devices.ethosu_npu.byte_maps import (
+    FEWEST_PAIRS,
+    ByteMap,
+    byte_sized,
+    run_map,
+    safe_in_place,
+)
 from npubox.devices.ethosu_npu.convolution import ConvolutionStep
 from npubox.devices.ethosu_npu.faults import Refused
 from npubox.devices.ethosu_npu.kernels import feature_maps, plain, scaling
@@ -25,6 +32,7 @@ from npubox.devices.ethosu_npu.values import load_values, output_table, post_vec
 from npubox.hw.ethosu.commands import ElementwiseMode, PoolMode, ScaleMode, Upscale
 
 Int64Array = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
 
 MOST_ELEMENTS = 1 << 25
 MOST_TAPS = 1 << 20
@@ -54,12 +62,19 @@ class _Finisher:
         self._post = post_vector(output, scaled)
         self.layout = MapLayout(ofm)
 
+    def table(self, shram: Shram) -> Int32Array:
+        """The lookup table that the operation ends in, as it is now."""
+        return output_table(self._output, self._fm, shram)
+
+    def finish(self, values: Int64Array, table: Int32Array) -> Int32Array:
+        """What is stored for `values`, of the same shape."""
+        out = np.empty(values.shape, np.int32)
+        scaling.finish(values.reshape(-1), self._post, table, out.reshape(-1))
+        return out
+
     def store(self, values: Int64Array, regions: Regions, shram: Shram) -> None:
         target = regions.feature_map(self.layout, write=True)
-        out = np.empty(values.shape, np.int32)
-        table = output_table(self._output, self._fm, shram)
-        scaling.finish(values.reshape(-1), self._post, table, out.reshape(-1))
-        feature_maps.store(target, self.layout.vector, out)
+        feature_maps.store(target, self.layout.vector, self.finish(values, self.table(shram)))
 
 
 _FAILURES = {
@@ -88,9 +103,20 @@ class PoolStep:
             (operation.ofm.width - 1) * window.stride_x + window.width - window.pad_left - window.pad_right,
         )
         self._scales = _average_scales(window.height * window.width if self._by_count else 0)
+        copies = window.plain_1x1 and operation.mode is not PoolMode.REDUCE_SUM
+        self._map = None
+        if copies and byte_sized(operation.ifm, operation.ofm):
+            self._map = ByteMap(operation.ifm, None, self._copied)
+
+    def _copied(self, values: Int64Array, _: Int64Array, table: Int32Array) -> Int32Array:
+        return self._finisher.finish(values - self._operation.ifm.zero_point, table)
 
     def run(self, regions: Regions, shram: Shram) -> None:
         operation = self._operation
+        if self._map is not None and safe_in_place(regions, self._ifm, self._finisher.layout):
+            table = self._map.table(self._finisher.table(shram))
+            run_map(regions, self._ifm, self._finisher.layout, table)
+            return
         window, zero_point = operation.window, operation.ifm.zero_point
         values = load_values(regions, self._ifm, window.upscale, self._ifm_shape, zero_point)
         limit = 1 << (operation.accumulator_bits - 1)
@@ -146,18 +172,39 @@ class ElementwiseStep:
         if operation.scale_mode is not ScaleMode.OPA_OPB_16 and opa >= 1 << 31:
             raise Refused("an OPA_SCALE of 2^31 or more is unverified")
 
+        size = operation.ofm.height * operation.ofm.width * operation.ofm.depth
+        self._map = None
+        bytes_only = byte_sized(operation.ifm, operation.ifm2, operation.ofm)
+        if bytes_only and (operation.ifm2 is None or size >= FEWEST_PAIRS):
+            self._map = ByteMap(operation.ifm, operation.ifm2, self._mapped)
+
     def run(self, regions: Regions, shram: Shram) -> None:
-        operation = self._operation
+        layouts = [layout for layout in (self._ifm, self._ifm2) if layout is not None]
+        ofm = self._finisher.layout
+        if self._map is not None and all(safe_in_place(regions, layout, ofm) for layout in layouts):
+            run_map(regions, self._ifm, ofm, self._map.table(self._finisher.table(shram)), self._ifm2)
+            return
         first = load_values(regions, self._ifm, Upscale.NONE, (0, 0), 0)
-        second, second_zero = first, 0
-        if self._ifm2 is not None and operation.ifm2 is not None:
+        second = first
+        if self._ifm2 is not None:
             second = load_values(regions, self._ifm2, Upscale.NONE, (0, 0), 0)
+        self._finisher.store(self._results(first, second, ofm.shape), regions, shram)
+
+    def _mapped(self, first: Int64Array, second: Int64Array, table: Int32Array) -> Int32Array:
+        shape = (1, 1, first.size)
+        values = self._results(first.reshape(shape), second.reshape(shape), shape)
+        return self._finisher.finish(values, table).reshape(-1)
+
+    def _results(self, first: Int64Array, second: Int64Array, shape: tuple[int, int, int]) -> Int64Array:
+        """The operation's int64 results before the output stage, `second` broadcast to `shape`."""
+        operation = self._operation
+        second_zero = 0
+        if operation.ifm2 is not None:
             second_zero = operation.ifm2.zero_point
         elif operation.scalar is not None:
             second = np.full((1, 1, 1), operation.scalar, np.int64)
         scale, shift = operation.output.scale or (0, 0)
-        signed_scale = scale - (1 << 32) if scale >> 31 else scale
-        out = np.empty(self._finisher.layout.shape, np.int64)
+        out = np.empty(shape, np.int64)
         code = plain.elementwise(
             first,
             second,
@@ -167,12 +214,12 @@ class ElementwiseStep:
             self._mode,
             self._inputs,
             int(operation.output.rounding),
-            signed_scale,
+            scale - (1 << 32) if scale >> 31 else scale,
             shift,
             out,
         )
         _check(code)
-        self._finisher.store(out, regions, shram)
+        return out
 
 
 class DmaStep:

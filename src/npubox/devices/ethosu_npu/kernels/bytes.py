@@ -2,8 +2,8 @@
 """Convolution and depthwise convolution of 8-bit elements, fused with scaling, table and store.
 
 The IFM is a padded byte image (`gather_bytes`: int8 offset by 128, borders at the zero point), weights
-are signed bytes; whoever calls has proved that every sum fits int32. Where the CPU has no AVX512-VNNI
-the same tiles are computed by a plain loop.
+are signed bytes. Whoever calls has proved that every finished sum fits int32; on the way sums may wrap.
+The inner loops are `npubox.devices.simd` where the CPU has AVX512-VNNI, plain loops elsewhere.
 """
 
 from __future__ import annotations
@@ -13,51 +13,175 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npubox.devices import vnni
+from npubox.devices import simd
 from npubox.devices.ethosu_npu.kernels.feature_maps import Map, pixel
 from npubox.devices.jit import helper, i64, kernel
+from npubox.devices.simd import LANES, PARAMETER_BYTES, Lane
 
 ByteArray = npt.NDArray[np.uint8]
 Int8Array = npt.NDArray[np.int8]
-Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 
-LANES = 16
-ROWS = (0, 14, 12, 8, 6)  # pixels of a tile by its number of 16-channel vectors
+ROWS = (0, 14, 12, 8, 6)  # pixels of a tile by its number of vectors
+_ROWS1, _ROWS2, _ROWS3, _ROWS4 = ROWS[1:]
 MAX_ROWS = 14
 BLOCK = 64
 
-_NHCWB16, _STRIDE_C = int(Map.NHCWB16), int(Map.STRIDE_C)
+_NHCWB16, _STRIDE_C, _STRIDE_X = int(Map.NHCWB16), int(Map.STRIDE_C), int(Map.STRIDE_X)
+_WIDTH0 = int(Map.WIDTH0)
+_DIRECT = simd.AVAILABLE  # whether the inner loops store at addresses of their own
 
-if vnni.AVAILABLE:
-    _tile1, _tile2 = vnni.tile(ROWS[1], 1), vnni.tile(ROWS[2], 2)
-    _tile3, _tile4 = vnni.tile(ROWS[3], 3), vnni.tile(ROWS[4], 4)
+_BIAS, _OFFSET = int(Lane.BIAS) * 16, int(Lane.OFFSET) * 16  # in int32
+_SCALE, _ABOVE = int(Lane.SCALE0) * 8, int(Lane.ABOVE0) * 8  # in int64
+_BELOW, _SHIFT = int(Lane.BELOW0) * 8, int(Lane.SHIFT0) * 8
+
+
+def pack_parameters(
+    bias: Int64Array, scale: Int64Array, shift: Int64Array, extra: Int64Array, offset: Int64Array
+) -> ByteArray:
+    """The constants of every channel as the inner loops want them, uint8[vectors * PARAMETER_BYTES].
+
+    `bias` counts modulo 2^32; 0 <= `scale` < 2^31; `extra` is the double rounding's term (facts §6).
+    """
+    vectors = -(-bias.size // LANES)
+
+    def lanes(values: Int64Array) -> Int64Array:
+        padded = np.zeros(vectors * LANES, np.int64)
+        padded[: values.size] = values
+        return padded.reshape(vectors, LANES)
+
+    half = np.where(shift > 0, np.int64(1) << np.maximum(shift - 1, 0), 0)
+    words = np.zeros((vectors, len(Lane), 8), np.int64)
+    for lane, values in (
+        (Lane.SCALE0, scale),
+        (Lane.ABOVE0, half + extra),
+        (Lane.BELOW0, half - extra),
+        (Lane.SHIFT0, shift),
+    ):
+        words[:, lane] = lanes(values)[:, 0::2]
+        words[:, lane + 1] = lanes(values)[:, 1::2]
+    for lane, values in ((Lane.BIAS, bias), (Lane.OFFSET, offset)):
+        words[:, lane] = lanes(values).astype(np.int32).view(np.int64)
+    return words.reshape(-1).view(np.uint8)
+
+
+@helper
+def _plain_requantise(
+    total: int, parameters: Any, vector: int, lane: int, zero: int, low: int, high: int
+) -> int:
+    narrow = parameters.view(np.int32)[vector * (PARAMETER_BYTES // 4) :]
+    wide = parameters.view(np.int64)[vector * (PARAMETER_BYTES // 8) :]
+    half = 8 * (lane & 1) + (lane >> 1)
+    value = i64(np.int32(total + narrow[_BIAS + lane]))
+    term = wide[_ABOVE + half] if value >= 0 else wide[_BELOW + half]
+    result = ((value * wide[_SCALE + half] + term) >> wide[_SHIFT + half]) + zero
+    return i64(min(max(result, low), high))
+
+
+if simd.AVAILABLE:
+    _tile1, _tile2 = simd.tile(ROWS[1], 1), simd.tile(ROWS[2], 2)
+    _tile3, _tile4 = simd.tile(ROWS[3], 3), simd.tile(ROWS[4], 4)
+    _depthwise_row = simd.depthwise_row()
 
     @helper
     def _tile(
-        image: Any, pixels: Any, segments: Any, length: int, weights: Any, start: int, vectors: int, sums: Any
+        image: Any,
+        pixels: Any,
+        segments: Any,
+        length: int,
+        weights: Any,
+        start: int,
+        vectors: int,
+        parameters: Any,
+        first: int,
+        windows: Any,
+        outputs: Any,
+        block_stride: int,
+        last_mask: int,
+        zero: int,
+        low: int,
+        high: int,
+        scratch: Any,
     ) -> None:
         x, at, seg = image.ctypes.data, pixels.ctypes.data, segments.ctypes.data
-        w, out, count = weights.ctypes.data + start, sums.ctypes.data, i64(segments.shape[0])
+        w, out, count = weights.ctypes.data + start, outputs.ctypes.data, i64(segments.shape[0])
+        par = parameters.ctypes.data + first // LANES * PARAMETER_BYTES
+        win = windows.ctypes.data
         if vectors == 4:
-            _tile4(x, at, seg, count, length, w, out)
+            _tile4(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
         elif vectors == 3:
-            _tile3(x, at, seg, count, length, w, out)
+            _tile3(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
         elif vectors == 2:
-            _tile2(x, at, seg, count, length, w, out)
+            _tile2(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
         else:
-            _tile1(x, at, seg, count, length, w, out)
+            _tile1(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
+
+    @helper
+    def _row(
+        image: Any,
+        start: int,
+        step: int,
+        pixels: int,
+        taps: Any,
+        weights: Any,
+        second: Any,
+        parameters: Any,
+        vector: int,
+        output: int,
+        output_step: int,
+        mask: int,
+        zero: int,
+        low: int,
+        high: int,
+        scratch: Any,
+    ) -> None:
+        groups = i64(taps.shape[0] // 4)
+        plane = vector * groups * 4 * LANES
+        more = second.ctypes.data + plane if second.shape[0] else i64(0)
+        _depthwise_row(
+            image.ctypes.data + start,
+            step,
+            pixels,
+            taps.ctypes.data,
+            groups,
+            weights.ctypes.data + plane,
+            more,
+            parameters.ctypes.data + vector * PARAMETER_BYTES,
+            output,
+            output_step,
+            mask,
+            zero,
+            low,
+            high,
+        )
 
 else:
 
     @helper
     def _tile(
-        image: Any, pixels: Any, segments: Any, length: int, weights: Any, start: int, vectors: int, sums: Any
+        image: Any,
+        pixels: Any,
+        segments: Any,
+        length: int,
+        weights: Any,
+        start: int,
+        vectors: int,
+        parameters: Any,
+        first: int,
+        windows: Any,
+        outputs: Any,
+        block_stride: int,
+        last_mask: int,
+        zero: int,
+        low: int,
+        high: int,
+        scratch: Any,
     ) -> None:
         columns = LANES * vectors
+        sums = np.zeros(BLOCK, np.int32)
+        offsets = parameters.view(np.int32)
         for row in range(ROWS[vectors]):
-            for j in range(columns):
-                sums[row * columns + j] = 0
+            sums[:] = 0
             w = start
             for s in range(segments.shape[0]):
                 at = pixels[row] + segments[s]
@@ -65,33 +189,70 @@ else:
                     x = np.int32(image[at + k])
                     base = w + (k >> 2) * 4 * columns + (k & 3)
                     for j in range(columns):
-                        sums[row * columns + j] += x * np.int32(weights[base + 4 * j])
+                        sums[j] += x * np.int32(weights[base + 4 * j])
                 w += 4 * length * columns
+            for j in range(columns):
+                vector, lane = (first + j) // LANES, j % LANES
+                offset = i64(offsets[vector * (PARAMETER_BYTES // 4) + _OFFSET + lane])
+                total = sums[j] + offset * windows[row]
+                result = _plain_requantise(total, parameters, vector, lane, zero, low, high)
+                scratch[row * BLOCK + j] = result & 0xFF
+
+    @helper
+    def _row(
+        image: Any,
+        start: int,
+        step: int,
+        pixels: int,
+        taps: Any,
+        weights: Any,
+        second: Any,
+        parameters: Any,
+        vector: int,
+        output: int,
+        output_step: int,
+        mask: int,
+        zero: int,
+        low: int,
+        high: int,
+        scratch: Any,
+    ) -> None:
+        plane = vector * taps.shape[0] * LANES
+        sums = np.zeros(LANES, np.int32)
+        for x in range(pixels):
+            sums[:] = 0
+            for t in range(taps.shape[0]):
+                at = start + x * step + taps[t]
+                base = plane + (t >> 2) * 4 * LANES + (t & 3)
+                for j in range(LANES):
+                    weight = np.int32(weights[base + 4 * j])
+                    if second.shape[0]:
+                        weight += np.int32(second[base + 4 * j])
+                    sums[j] += np.int32(image[at + j]) * weight
+            for j in range(LANES):
+                result = _plain_requantise(sums[j], parameters, vector, j, zero, low, high)
+                scratch[x * LANES + j] = result & 0xFF
 
 
 @helper
-def _finish(value: int, scale: int, shift: int, half: int, extra: int, zero: int, low: int, high: int) -> int:
-    """§6 of the facts for sums that fit int32 and scales below 2^31: natural rounding has extra = 0."""
-    result = ((value * scale + (half + extra if value >= 0 else half - extra)) >> shift) + zero
-    return min(max(result, low), high)
-
-
-@helper
-def _write(memory: Any, at: int, fm: Any, first: int, count: int, row: Any) -> None:
-    if fm[_NHCWB16]:
-        for block in range(0, count, LANES):
-            to = at + ((first + block) >> 4) * fm[_STRIDE_C]
-            for c in range(min(LANES, count - block)):
-                memory[to + c] = row[block + c]
-    else:
-        to = at + first
-        for c in range(count):
-            memory[to + c] = row[c]
+def _write(
+    memory: Any, at: int, fm: Any, first: int, count: int, scratch: Any, start: int, table: Any, offset: int
+) -> None:
+    """Channels first .. first + count - 1 of the pixel at `at`, through the table if there is one."""
+    for c in range(count):
+        value = scratch[start + c]
+        if table.shape[0]:
+            index = i64(np.int8(value)) if offset else i64(value)
+            value = table[index + offset]
+        if fm[_NHCWB16]:
+            memory[at + ((first + c) >> 4) * fm[_STRIDE_C] + ((first + c) & 15)] = value
+        else:
+            memory[at + first + c] = value
 
 
 @kernel(
-    "int64(uint8[:, :, ::1], int64[::1], int64, int64, int64, int64, int64, int64, int8[::1], int64[:, ::1],"
-    " int64, int64, int64, uint8[::1], int64, uint8[::1], int64[::1])"
+    "int64(uint8[:, :, ::1], int64[::1], int64, int64, int64, int64, int64, int64, int8[::1], uint8[::1],"
+    " int64, boolean, int64, int64, int64, uint8[::1], int64, uint8[::1], int64[::1])"
 )
 def convolve(
     image: ByteArray,
@@ -103,7 +264,9 @@ def convolve(
     first_pixel: int,
     last_pixel: int,
     weights: Int8Array,
-    channels: Int64Array,
+    parameters: ByteArray,
+    depth: int,
+    offset_weights: bool,
     zero: int,
     low: int,
     high: int,
@@ -115,83 +278,92 @@ def convolve(
     """Output pixels first_pixel .. last_pixel - 1 (row-major over `width` columns), all channels.
 
     `segments`: byte offsets of the window's contiguous pieces, `length` 32-bit words each. `weights`:
-    for each block of up to 64 channels int8[words][channels rounded up to 16][4]. `channels`: rows bias,
-    scale, shift, half, extra, weight offset. A non-empty `table` of 256 bytes maps the clamped result.
+    for each block of up to 64 channels int8[words][channels rounded up to 16][4]. `offset_weights`: the
+    parameters' OFFSETs times the window's sum count too. A table of 256 bytes maps the clamped result.
     """
-    depth = channels.shape[1]
     flat = image.reshape(-1)
     row_bytes = image.shape[1] * image.shape[2]
-    words = segments.shape[0] * length
     pixels = np.empty(MAX_ROWS, np.int64)
-    sums = np.empty(MAX_ROWS * BLOCK, np.int32)
-    row = np.empty(BLOCK, np.uint8)
-    windows = np.zeros(MAX_ROWS, np.int64)
-    offset_weights = False
-    for c in range(depth):
-        if channels[5, c] != 0:
-            offset_weights = True
+    outputs = np.empty(MAX_ROWS, np.int64)
+    windows = np.zeros(MAX_ROWS, np.int32)
+    scratch = np.empty(MAX_ROWS * BLOCK, np.uint8)
+    direct = _DIRECT and table.shape[0] == 0
     start = 0
     for first in range(0, depth, BLOCK):
         count = min(BLOCK, depth - first)
         vectors = (count + LANES - 1) // LANES
-        columns = LANES * vectors
-        rows = MAX_ROWS
+        last_mask = (1 << (count - LANES * (vectors - 1))) - 1
+        block_stride = i64(LANES)
+        rows = _ROWS1
         if vectors == 4:
-            rows = 6
+            rows = _ROWS4
         elif vectors == 3:
-            rows = 8
+            rows = _ROWS3
         elif vectors == 2:
-            rows = 12
+            rows = _ROWS2
+        if direct and ofm[_NHCWB16]:
+            block_stride = ofm[_STRIDE_C]
         for p in range(first_pixel, last_pixel, rows):
             valid = min(rows, last_pixel - p)
             for i in range(rows):
                 q = p + min(i, valid - 1)
                 y = q // width
                 pixels[i] = y * stride_y * row_bytes + (q - y * width) * stride_x * image.shape[2]
-            _tile(flat, pixels, segments, length, weights, start, vectors, sums)
-            if offset_weights:
-                for i in range(valid):
+                if direct:
+                    at = memory.ctypes.data + pixel(ofm, y, q - y * width)
+                    outputs[i] = at + (first // LANES * ofm[_STRIDE_C] if ofm[_NHCWB16] else first)
+                else:
+                    outputs[i] = scratch.ctypes.data + i * BLOCK
+                if offset_weights:
                     total = i64(0)
                     for s in range(segments.shape[0]):
-                        at = pixels[i] + segments[s]
                         for k in range(4 * length):
-                            total += flat[at + k]
+                            total += flat[pixels[i] + segments[s] + k]
                     windows[i] = total
-            for i in range(valid):
-                for j in range(count):
-                    c = first + j
-                    value = i64(sums[i * columns + j]) + channels[0, c] + channels[5, c] * windows[i]
-                    result = _finish(
-                        value, channels[1, c], channels[2, c], channels[3, c], channels[4, c], zero, low, high
-                    )
-                    row[j] = result & 0xFF
-                if table.shape[0]:
-                    for j in range(count):
-                        signed = i64(np.int8(row[j])) if table_offset else i64(row[j])
-                        row[j] = table[signed + table_offset]
-                q = p + i
-                y = q // width
-                _write(memory, pixel(ofm, y, q - y * width), ofm, first, count, row)
-        start += words * 4 * columns
+            _tile(
+                flat,
+                pixels,
+                segments,
+                length,
+                weights,
+                start,
+                vectors,
+                parameters,
+                first,
+                windows,
+                outputs,
+                block_stride,
+                last_mask,
+                zero,
+                low,
+                high,
+                scratch,
+            )
+            if not direct:
+                for i in range(valid):
+                    y = (p + i) // width
+                    at = pixel(ofm, y, p + i - y * width)
+                    _write(memory, at, ofm, first, count, scratch, i * BLOCK, table, table_offset)
+        start += segments.shape[0] * length * 4 * LANES * vectors
     return 0
 
 
 @kernel(
-    "int64(uint8[:, :, ::1], int64, int64, int64, int64, int64, int64, int64, int64, int16[:, ::1],"
-    " int64[:, ::1], int64, int64, int64, uint8[::1], int64, uint8[::1], int64[::1])"
+    "int64(uint8[:, :, ::1], int64[::1], int64, int64, int64, int64, int64, int8[::1], int8[::1], uint8[::1],"
+    " int64, int64, int64, int64, uint8[::1], int64, uint8[::1], int64[::1])"
 )
 def depthwise(
     image: ByteArray,
-    kernel_w: int,
+    taps: Int64Array,
     stride_y: int,
     stride_x: int,
-    dilation_y: int,
-    dilation_x: int,
     width: int,
     first_row: int,
     last_row: int,
-    weights: npt.NDArray[np.int16],
-    channels: Int64Array,
+    weights: Int8Array,
+    second: Int8Array,
+    parameters: ByteArray,
+    depth: int,
     zero: int,
     low: int,
     high: int,
@@ -200,40 +372,111 @@ def depthwise(
     memory: ByteArray,
     ofm: Int64Array,
 ) -> int:
-    """Output rows first_row .. last_row - 1; weights[tap, channel], channels as in `convolve`."""
-    depth = channels.shape[1]
-    taps = weights.shape[0]
-    sums = np.empty(BLOCK, np.int32)
-    row = np.empty(BLOCK, np.uint8)
+    """Output rows first_row .. last_row - 1.
+
+    `taps`: byte offsets of the window's elements from its first, padded to a multiple of 4. `weights`
+    int8[vectors][taps / 4][16][4]; `second`, if not empty, is added to them (9-bit weights).
+    """
+    flat = image.reshape(-1)
+    row_bytes = image.shape[1] * image.shape[2]
+    step = stride_x * image.shape[2]
+    direct = _DIRECT and table.shape[0] == 0
+    scratch = np.empty(width * LANES, np.uint8)
     for y in range(first_row, last_row):
-        for x in range(width):
+        for x in range(0, width, max(1, min(width, ofm[_WIDTH0]))):
+            columns = min(width - x, ofm[_WIDTH0]) if x == 0 else width - x
+            if x > 0 and x != ofm[_WIDTH0]:
+                break
             at = pixel(ofm, y, x)
-            for first in range(0, depth, BLOCK):
-                count = min(BLOCK, depth - first)
-                for j in range(count):
-                    sums[j] = 0
-                for tap in range(taps):
-                    ky = tap // kernel_w
-                    iy = y * stride_y + ky * dilation_y
-                    ix = x * stride_x + (tap - ky * kernel_w) * dilation_x
-                    for j in range(count):
-                        sums[j] += np.int32(image[iy, ix, first + j]) * np.int32(weights[tap, first + j])
-                for j in range(count):
-                    c = first + j
-                    result = _finish(
-                        i64(sums[j]) + channels[0, c],
-                        channels[1, c],
-                        channels[2, c],
-                        channels[3, c],
-                        channels[4, c],
-                        zero,
-                        low,
-                        high,
-                    )
-                    row[j] = result & 0xFF
-                if table.shape[0]:
-                    for j in range(count):
-                        signed = i64(np.int8(row[j])) if table_offset else i64(row[j])
-                        row[j] = table[signed + table_offset]
-                _write(memory, at, ofm, first, count, row)
+            for vector in range((depth + LANES - 1) // LANES):
+                first = vector * LANES
+                count = min(LANES, depth - first)
+                output = scratch.ctypes.data
+                output_step = i64(LANES)
+                if direct:
+                    output = memory.ctypes.data + at
+                    output += vector * ofm[_STRIDE_C] if ofm[_NHCWB16] else first
+                    output_step = ofm[_STRIDE_X]
+                _row(
+                    flat,
+                    y * stride_y * row_bytes + x * step + first,
+                    step,
+                    columns,
+                    taps,
+                    weights,
+                    second,
+                    parameters,
+                    vector,
+                    output,
+                    output_step,
+                    (1 << count) - 1,
+                    zero,
+                    low,
+                    high,
+                    scratch,
+                )
+                if not direct:
+                    for i in range(columns):
+                        to = at + i * ofm[_STRIDE_X]
+                        _write(memory, to, ofm, first, count, scratch, i * LANES, table, table_offset)
+    return 0
+
+
+_MAP = "uint8[::1], int64[::1]"
+
+
+@helper
+def _offset(fm: Any, c: int) -> int:
+    return i64((c >> 4) * fm[_STRIDE_C] + (c & 15)) if fm[_NHCWB16] else c
+
+
+@kernel(f"int64({_MAP}, uint8[::1], {_MAP}, int64, int64, int64)")
+def map_elements(
+    source: ByteArray,
+    ifm: Int64Array,
+    table: ByteArray,
+    memory: ByteArray,
+    ofm: Int64Array,
+    height: int,
+    width: int,
+    depth: int,
+) -> int:
+    """OFM byte = table[IFM byte], element by element."""
+    for y in range(height):
+        for x in range(width):
+            at, to = pixel(ifm, y, x), pixel(ofm, y, x)
+            for c in range(0, depth, LANES):
+                first, then = at + _offset(ifm, c), to + _offset(ofm, c)
+                for i in range(min(LANES, depth - c)):
+                    memory[then + i] = table[source[first + i]]
+    return 0
+
+
+@kernel(f"int64({_MAP}, {_MAP}, int64, int64, int64, uint8[::1], {_MAP}, int64, int64, int64)")
+def map_pairs(
+    source: ByteArray,
+    ifm: Int64Array,
+    source2: ByteArray,
+    ifm2: Int64Array,
+    step_y: int,
+    step_x: int,
+    step_c: int,
+    table: ByteArray,
+    memory: ByteArray,
+    ofm: Int64Array,
+    height: int,
+    width: int,
+    depth: int,
+) -> int:
+    """OFM byte = table[256 * IFM byte + IFM2 byte]; a step of 0 broadcasts IFM2 in that dimension."""
+    for y in range(height):
+        for x in range(width):
+            at, to = pixel(ifm, y, x), pixel(ofm, y, x)
+            at2 = pixel(ifm2, y * step_y, x * step_x)
+            for c in range(0, depth, LANES):
+                first, then = at + _offset(ifm, c), to + _offset(ofm, c)
+                second = at2 + _offset(ifm2, c * step_c)
+                for i in range(min(LANES, depth - c)):
+                    index = i64(source[first + i]) << 8 | i64(source2[second + i * step_c])
+                    memory[then + i] = table[index]
     return 0

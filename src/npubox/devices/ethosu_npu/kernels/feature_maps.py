@@ -90,13 +90,12 @@ def load(memory: ByteArray, fm: Int64Array, out: Int64Array) -> int:
     for y in range(height):
         for x in range(width):
             at = pixel(fm, y, x)
-            if size == 1 and not fm[_NHCWB16]:
-                if signed:
-                    for c in range(depth):
-                        out[y, x, c] = np.int8(memory[at + c])
-                else:
-                    for c in range(depth):
-                        out[y, x, c] = memory[at + c]
+            if size == 1:
+                for block in range(0, depth, 16):
+                    start = at + channel(fm, block)
+                    for c in range(min(16, depth - block)):
+                        value = memory[start + c]
+                        out[y, x, block + c] = i64(np.int8(value)) if signed else i64(value)
             else:
                 for c in range(depth):
                     out[y, x, c] = _element(memory, at + channel(fm, c), size, signed)

@@ -98,22 +98,24 @@ def pool(
             if n == 0:
                 return EMPTY_WINDOW
             for c in range(depth):
-                if average:
-                    total = i64(0)
-                    for iy in range(y0, y1):
-                        for ix in range(x0, x1):
-                            total += ifm[iy, ix, c] - zero_point
-                    if total < -limit or total >= limit:
-                        return OVERFLOW
-                    if by_count:
-                        total = scaled(total, scales[n, 0], scales[n, 1], rounding, 0)
-                else:
-                    total = i64(ifm[y0, x0, c])
-                    for iy in range(y0, y1):
-                        for ix in range(x0, x1):
-                            total = max(total, i64(ifm[iy, ix, c]))
-                    total -= zero_point
-                out[y, x, c] = total
+                out[y, x, c] = i64(0) if average else ifm[y0, x0, c]
+            for iy in range(y0, y1):
+                for ix in range(x0, x1):
+                    if average:
+                        for c in range(depth):
+                            out[y, x, c] += ifm[iy, ix, c]
+                    else:
+                        for c in range(depth):
+                            out[y, x, c] = max(out[y, x, c], ifm[iy, ix, c])
+            if not average:
+                for c in range(depth):
+                    out[y, x, c] -= zero_point
+                continue
+            for c in range(depth):
+                total = i64(out[y, x, c]) - n * zero_point
+                if total < -limit or total >= limit:
+                    return OVERFLOW
+                out[y, x, c] = scaled(total, scales[n, 0], scales[n, 1], rounding, 0) if by_count else total
     return 0
 
 
