@@ -46,6 +46,7 @@ class Info:
     accelerator: str = "ethos-u65-256"
     vela_system_config: str | None = None
     vela_memory_mode: str | None = None
+    policy: str = "mainline"
 
 
 @dataclass
@@ -181,6 +182,12 @@ class FakeMachine:
     @property
     def control(self) -> FakeMachine:
         return self
+
+    def follow(self, client_id: int) -> None:
+        assert client_id == self.node.client_id
+
+    def forget(self, client_id: int, sequence: int) -> None:
+        assert client_id == self.node.client_id
 
     def job(self, client_id: int, sequence: int) -> Report | None:
         assert client_id == self.node.client_id

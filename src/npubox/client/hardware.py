@@ -41,6 +41,8 @@ class Hardware:
         self.accel = EthosuAccel(opened.node)
         self.info: NpuInfo = self.accel.npu_info()
         self.machine = opened.machine
+        if self.machine is not None:
+            self.machine.control.follow(opened.node.client_id)  # type: ignore[attr-defined]
         self.uses = Uses(opened.close)
         self._node = opened.node
         self._submit_lock = threading.Lock()
@@ -60,6 +62,11 @@ class Hardware:
         except OSError as error:
             if error.errno != errno.ENODEV:
                 raise
+
+    def forget(self, sequence: int) -> None:
+        """Nobody will ask for the result of job `sequence`."""
+        if self.machine is not None:
+            self.machine.control.forget(self._node.client_id, sequence)  # type: ignore[attr-defined]
 
     def result(self, sequence: int) -> JobResult:
         """What became of job `sequence` once its wait returned. Raises JobFailed: BO_WAIT never tells."""

@@ -100,6 +100,7 @@ class Run:
         with self._lock:
             if self._memory is not None:
                 self._abandoned = True
+                self._program.hardware.forget(self._job)
                 self._let_go(ended=False)
 
     def _let_go(self, ended: bool) -> None:

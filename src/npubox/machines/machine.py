@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from npubox.bus.port import MemoryPool, PlatformDevice, Prot
@@ -15,7 +17,7 @@ from npubox.drivers.accel.ethosu.cmdstream import Policy
 from npubox.drivers.accel.ethosu.drv import probe
 from npubox.errors import DeviceError
 from npubox.hw.ethosu.registers import Product
-from npubox.machines.control import Control
+from npubox.machines.control import Control, OperationOutput
 from npubox.machines.preset import PresetInfo
 
 
@@ -72,6 +74,13 @@ class Machine:
         """Order a fault of the next job: part of the control channel."""
         self.npu.inject(injection)
 
+    def watch(self, watcher: Callable[[OperationOutput], None] | None) -> None:
+        """Have `watcher` called, on the NPU's thread, with what each operation writes, in order; None
+        ends it. What it raises fails the job. Part of the control channel."""
+        self.npu.tap = (
+            None if watcher is None else functools.partial(self.control.operation_finished, watcher)
+        )
+
     def close(self) -> None:
         """Power down. Open nodes answer ENODEV from then on; a job in progress is abandoned."""
         if self._closed:
@@ -81,6 +90,7 @@ class Machine:
         self._device.unplug()
         self.clock.close()
         if self.sram is not None:
+            self._dma.unmap(self.sram.address, self.sram.size)
             os.close(self.sram.fd)
 
     def __enter__(self) -> Machine:

@@ -19,6 +19,7 @@ from npubox.devices.ethosu_npu.faults import Fault, Refused, RunReport
 from npubox.devices.ethosu_npu.memory import Memory, Regions, Shram
 from npubox.devices.ethosu_npu.plan import Entry, Plan, build_plan
 from npubox.devices.ethosu_npu.pmu import Pmu
+from npubox.devices.ethosu_npu.tap import Tap, read_back
 from npubox.hw.ethosu.registers import (
     BASEP_COUNT,
     REGISTER_WINDOW,
@@ -72,6 +73,7 @@ class VirtualNpu:
         observer: RunObserver,
     ) -> None:
         self.configuration = configuration
+        self.tap: Tap | None = None
         self._memory = Memory(dma)
         self._clock = clock
         self._line = line
@@ -255,6 +257,8 @@ class VirtualNpu:
                 raise DmaFault(queue, 4, False, "injected by the control channel")
             if entry.step is not None:
                 entry.step.run(regions, self._shram)
+            if self.tap is not None and entry.ofm is not None:
+                self.tap(entry.command, entry.ofm, read_back(regions, entry.ofm))
             self._finish_operation(run, entry)
             if entry.step is None and entry is plan.entries[-1] and plan.refusal is None:
                 return entry.irq_mask

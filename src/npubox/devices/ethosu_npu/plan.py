@@ -15,18 +15,20 @@ from npubox.devices.ethosu_npu.commands import (
 from npubox.devices.ethosu_npu.configuration import Configuration
 from npubox.devices.ethosu_npu.cycles import Cost, cost
 from npubox.devices.ethosu_npu.faults import Refused
-from npubox.devices.ethosu_npu.operations import Irq, Stop, build_operation
+from npubox.devices.ethosu_npu.operations import Dma, FeatureMap, Irq, Stop, build_operation
 from npubox.devices.ethosu_npu.steps import Step, build_step
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One operation of the stream; `step` is None for STOP and IRQ, which carry their `irq_mask`."""
+    """One operation of the stream; `step` is None for STOP and IRQ, which carry their `irq_mask`. `ofm` is
+    what it writes, None for those and for DMA."""
 
     command: Command
     cost: Cost
     step: Step | None = None
     irq_mask: int = 0
+    ofm: FeatureMap | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def build_plan(words: bytes, configuration: Configuration) -> Plan:
                     return Plan(words, tuple(entries), None)
             else:
                 step = build_step(operation, configuration.ofm_microblock)
-                entries.append(Entry(command, price, step))
+                entries.append(
+                    Entry(command, price, step, ofm=None if isinstance(operation, Dma) else operation.ofm)
+                )
     except BadCommand as error:
         refusal = Refusal(error.name, error.offset, str(error))
     except Refused as error:
