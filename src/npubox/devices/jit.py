@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,3 +76,37 @@ def helper(function: Callable[P, R]) -> Callable[P, R]:
     """A function that only kernels call; compiled into each of them."""
     compiled: Callable[P, R] = numba.njit(nogil=True, error_model="numpy", inline="never")(function)
     return compiled
+
+
+def _pointer_to(type_: types.Type) -> Any:
+    """A function for kernels: a real address (int64) as a typed pointer, for numba.carray."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def pointer(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(type_)(types.int64), generate
+
+    return pointer
+
+
+pointer_u8, pointer_i8 = _pointer_to(types.uint8), _pointer_to(types.int8)
+pointer_i16, pointer_i32 = _pointer_to(types.int16), _pointer_to(types.int32)
+pointer_i64 = _pointer_to(types.int64)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def move_bytes(typing_context: Any, target: Any, source: Any, size: Any) -> Any:
+    """memmove between real addresses."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = ir.IntType(8).as_pointer()
+        where = [builder.inttoptr(value, pointer) for value in arguments[:2]]
+        type_ = ir.FunctionType(ir.VoidType(), [pointer, pointer, ir.IntType(64), ir.IntType(1)])
+        name = "llvm.memmove.p0.p0.i64"
+        function = builder.module.globals.get(name) or ir.Function(builder.module, type_, name)
+        builder.call(function, [*where, arguments[2], ir.Constant(ir.IntType(1), 0)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate

@@ -51,6 +51,17 @@ class ByteMap:
         self._lut: Int32Array | None = None
         self._table: ByteArray = np.zeros(0, np.uint8)
 
+    @property
+    def current(self) -> ByteArray:
+        """The table as it was made last; empty before."""
+        return self._table
+
+    @property
+    def made_with(self) -> ByteArray:
+        """The bytes of the lookup table in SHRAM that `current` holds for; empty if there is none."""
+        lut = self._lut if self._lut is not None else np.zeros(0, np.int32)
+        return (lut & 0xFF).astype(np.uint8)
+
     def table(self, lut: Int32Array) -> ByteArray:
         """uint8[256] or uint8[65536]. Raises Refused where the operation refuses any of its inputs."""
         if self._lut is None or not same_bytes(self._lut.view(np.uint8), lut.view(np.uint8)):

@@ -11,12 +11,14 @@ import numpy.typing as npt
 from npubox.devices.ethosu_npu.faults import Refused
 from npubox.devices.ethosu_npu.kernels import bytes as byte_kernels
 from npubox.devices.ethosu_npu.kernels import feature_maps, plain, scaling
+from npubox.devices.ethosu_npu.kernels.program import Col, Opcode
 from npubox.devices.ethosu_npu.memory import ByteArray, MapLayout, Regions, Shram
 from npubox.devices.ethosu_npu.operations import Convolution, Output
 from npubox.devices.ethosu_npu.parameters import CachedParameters, Parameters
-from npubox.devices.ethosu_npu.values import load_values, output_table, post_vector
+from npubox.devices.ethosu_npu.program import Row, Scratch, padded
+from npubox.devices.ethosu_npu.values import TABLE16_ENTRIES, load_values, output_table, post_vector
 from npubox.devices.simd import LANES
-from npubox.hw.ethosu.commands import Activation, Rounding
+from npubox.hw.ethosu.commands import Activation, Rounding, Upscale
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -53,7 +55,6 @@ class ConvolutionStep:
             self._image_shape[0] - window.pad_top - window.pad_bottom,
             self._image_shape[1] - window.pad_left - window.pad_right,
         )
-        self._image: ByteArray | None = None
         self._segments, self._segment_words = self._pieces()
         self._taps = self._tap_offsets()
 
@@ -142,8 +143,7 @@ class ConvolutionStep:
         assert output.clamp is not None
         source = regions.feature_map(self._ifm)
         target = regions.feature_map(self._ofm, write=True)
-        if self._image is None:
-            self._image = np.empty(self._image_shape, np.uint8)
+        image = np.empty(self._image_shape, np.uint8)
         feature_maps.gather_bytes(
             source,
             self._ifm.vector,
@@ -153,7 +153,7 @@ class ConvolutionStep:
             window.pad_top,
             window.pad_left,
             self._byte_zero_point(),
-            self._image,
+            image,
         )
         table = _NO_TABLE
         if output.table is not None:
@@ -161,7 +161,7 @@ class ConvolutionStep:
         finish = (output.zero_point, *output.clamp, table, output.table_offset, target, self._ofm.vector)
         if operation.depthwise:
             byte_kernels.depthwise(
-                self._image,
+                image,
                 self._taps,
                 window.stride_y,
                 window.stride_x,
@@ -176,7 +176,7 @@ class ConvolutionStep:
             )
         else:
             byte_kernels.convolve(
-                self._image,
+                image,
                 self._segments,
                 self._segment_words,
                 window.stride_y,
@@ -190,6 +190,83 @@ class ConvolutionStep:
                 parameters.offset_weights,
                 *finish,
             )
+
+    @property
+    def scratch_bytes(self) -> int:
+        image = int(np.prod(self._image_shape, dtype=np.int64))
+        values, results = (int(np.prod(layout.shape, dtype=np.int64)) for layout in (self._ifm, self._ofm))
+        return max(image, padded(8 * values, 8 * results, 4 * results, 4 * TABLE16_ENTRIES))
+
+    def row(self, scratch: Scratch) -> Row | None:
+        parameters = self._parameters.prepared
+        if isinstance(parameters, _ByteParameters):
+            row = self._byte_row(parameters, scratch)
+        elif parameters is None or self._operation.window.upscale is not Upscale.NONE:
+            return None
+        else:
+            row = self._plain_row(parameters, scratch)
+        row.ofm(self._operation.ofm, self._ofm)
+        row.table(self._operation.output, self._operation.ofm)
+        row.streams(self._parameters.places, self._parameters.copies)
+        return row
+
+    def _byte_row(self, parameters: _ByteParameters, scratch: Scratch) -> Row:
+        operation = self._operation
+        window, output = operation.window, operation.output
+        assert output.clamp is not None
+        row = Row(Opcode.DEPTHWISE if operation.depthwise else Opcode.CONVOLVE)
+        row.ifm(self._ifm, *self._ifm_shape)
+        places = self._taps if operation.depthwise else self._segments
+        row.cells[Col.BUFFER0] = scratch.take(int(np.prod(self._image_shape, dtype=np.int64)))
+        row.cells[Col.BUFFER1] = row.address(places)
+        row.cells[Col.BUFFER2] = row.address(parameters.weights)
+        row.cells[Col.BUFFER3] = row.address(parameters.constants)
+        row.cells[Col.BUFFER4] = row.address(parameters.second)
+        row.cells[Col.BUFFER5] = output.table_offset
+        row.arguments(
+            *self._image_shape,
+            int(window.upscale),
+            window.pad_top,
+            window.pad_left,
+            self._byte_zero_point(),
+            places.size,
+            self._segment_words,
+            window.stride_y,
+            window.stride_x,
+            parameters.weights.size,
+            parameters.constants.size,
+            parameters.second.size if operation.depthwise else int(parameters.offset_weights),
+            output.zero_point,
+            *output.clamp,
+        )
+        return row
+
+    def _plain_row(self, parameters: Parameters, scratch: Scratch) -> Row:
+        operation = self._operation
+        window, ofm = operation.window, operation.ofm
+        row = Row(Opcode.PLAIN_CONVOLVE)
+        row.ifm(self._ifm, *self._ifm.shape[:2])
+        results = ofm.height * ofm.width * ofm.depth
+        row.cells[Col.BUFFER0] = scratch.take(8 * int(np.prod(self._ifm.shape, dtype=np.int64)))
+        row.cells[Col.BUFFER5] = scratch.take(8 * results)
+        row.cells[Col.BUFFER2] = scratch.take(4 * results)
+        row.cells[Col.BUFFER3] = scratch.take(4 * TABLE16_ENTRIES)
+        row.cells[Col.BUFFER1] = row.address(post_vector(operation.output))
+        row.cells[Col.BUFFER4] = row.address(parameters.weights)
+        row.cells[Col.BUFFER6] = row.address(parameters.channels)
+        row.arguments(
+            *parameters.weights.shape,
+            operation.ifm.zero_point,
+            int(operation.depthwise),
+            window.stride_y,
+            window.stride_x,
+            window.dilation_y,
+            window.dilation_x,
+            window.pad_top,
+            window.pad_left,
+            1 << (operation.accumulator_bits - 1),
+        )
+        return row
 
     def _run_plain(self, parameters: Parameters, regions: Regions, shram: Shram) -> None:
         operation = self._operation
@@ -210,11 +287,10 @@ class ConvolutionStep:
             window.pad_left,
             sums,
         )
-        scales = np.stack([parameters.bias, parameters.scale, parameters.shift])
         out = np.empty(self._ofm.shape, np.int32)
         failed = scaling.finish_channels(
             sums.reshape(-1, ofm.depth),
-            scales,
+            parameters.channels,
             post_vector(operation.output),
             output_table(operation.output, ofm, shram),
             1 << (operation.accumulator_bits - 1),

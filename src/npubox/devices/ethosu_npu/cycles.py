@@ -33,6 +33,22 @@ class Cost:
     output_active: int = 0
     weight_active: int = 0
 
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.total + other.total,
+            self.mac_active + other.mac_active,
+            self.output_active + other.output_active,
+            self.weight_active + other.weight_active,
+        )
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            self.total - other.total,
+            self.mac_active - other.mac_active,
+            self.output_active - other.output_active,
+            self.weight_active - other.weight_active,
+        )
+
 
 def _round_up(value: int, step: int) -> int:
     return -(-value // step) * step

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from npubox.bus.port import Prot
 from npubox.bus.virtual import AddressSpace, DmaFault, DmaMapping
 from npubox.devices.ethosu_npu.faults import Refused
 from npubox.devices.ethosu_npu.kernels.feature_maps import Map
@@ -40,13 +41,24 @@ class Memory:
         start = address - mapping.address
         return array[start : start + size]
 
+    def window(self, address: int) -> tuple[int, int, int, int]:
+        """What of the buffer around `address` can be reached from it: see `kernels.program.Window`."""
+        try:
+            mapping = self._dma.find(address, 1)
+        except DmaFault:
+            return 0, 0, -1, 0
+        host = self.view(mapping.address, mapping.size).ctypes.data
+        before = address - mapping.address
+        return host + before, before, mapping.size - before, int(bool(mapping.prot & Prot.WRITE))
+
 
 class Regions:
-    """The region base addresses of one run."""
+    """The region base addresses of one run; `windows` is what they reach, for `kernels.program`."""
 
     def __init__(self, memory: Memory, bases: Sequence[int]) -> None:
         self._memory = memory
         self._bases = tuple(bases)
+        self.windows: Int64Array = np.array([memory.window(base) for base in bases], np.int64)
 
     def view(self, region: int, offset: int, size: int, write: bool = False) -> ByteArray:
         """`size` bytes from `offset` of a region. Raises DmaFault."""
@@ -127,19 +139,25 @@ class Shram:
     def __init__(self, kib: int) -> None:
         self._table_base = (kib - 2) * 1024
         self._tables = np.zeros(LUT_BYTES, np.uint8)
+        self.address: int = self._tables.ctypes.data
 
     def clear(self) -> None:
         self._tables[:] = 0
 
     def load(self, offset: int, data: ByteArray) -> None:
         """A DMA to the internal memory, by absolute SHRAM offset."""
+        start = self.table_offset(offset, len(data))
+        self._tables[start : start + len(data)] = data
+
+    def table_offset(self, offset: int, size: int) -> int:
+        """Where in the lookup tables `size` bytes at SHRAM `offset` lie. Raises Refused."""
         start = offset - self._table_base
-        if start < 0 or start + len(data) > LUT_BYTES:
+        if start < 0 or start + size > LUT_BYTES:
             raise Refused(
-                f"a DMA to {len(data)} bytes of SHRAM at {offset:#x}, outside the lookup tables at"
+                f"a DMA to {size} bytes of SHRAM at {offset:#x}, outside the lookup tables at"
                 f" {self._table_base:#x}, is not modelled"
             )
-        self._tables[start : start + len(data)] = data
+        return start
 
     def table(self, number: int, entries: int, dtype: npt.DTypeLike) -> npt.NDArray[np.int32]:
         """`entries` elements of table `number` as int32."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from enum import Enum
 from typing import Protocol
@@ -16,9 +17,11 @@ from typing import Protocol
 from npubox.bus.virtual import AddressSpace, DmaFault, InterruptLine, VirtualClock
 from npubox.devices.ethosu_npu.configuration import Configuration
 from npubox.devices.ethosu_npu.faults import Fault, Refused, RunReport
+from npubox.devices.ethosu_npu.kernels.program import State
 from npubox.devices.ethosu_npu.memory import Memory, Regions, Shram
-from npubox.devices.ethosu_npu.plan import Entry, Plan, build_plan
+from npubox.devices.ethosu_npu.plan import Plan, build_plan
 from npubox.devices.ethosu_npu.pmu import Pmu
+from npubox.devices.ethosu_npu.program import new_state
 from npubox.devices.ethosu_npu.tap import Tap, read_back
 from npubox.hw.ethosu.registers import (
     BASEP_COUNT,
@@ -33,6 +36,7 @@ log = logging.getLogger(__name__)
 
 KEPT_PLANS = 64
 LONGEST_OPERATION = 10**9  # ns of device time; a longer one is a hang to whoever waits for it
+SLICE = 10**6  # ns of device time between looks at resets and the clock, roughly
 NANOSECONDS = 10**9
 
 
@@ -87,6 +91,8 @@ class VirtualNpu:
         self._pmu = Pmu()
         self._shram = Shram(configuration.shram_kib // configuration.cores)
         self._plans: OrderedDict[bytes, Plan] = OrderedDict()
+        self._cells = new_state()
+        self._offsets: tuple[int, ...] = (0,)
         self._injection: Injection | None = None
         self._requested = False
         self._abort = False
@@ -107,6 +113,8 @@ class VirtualNpu:
                     return int(self._status) | self._irq_history << STATUS_IRQ_HISTORY_SHIFT
                 case Reg.PROT:
                     return self._prot
+                case Reg.QREAD:
+                    return self._offsets[int(self._cells[State.STEP])]
                 case Reg.CMD | Reg.RESET:
                     return 0
             value = self._pmu.read(offset)
@@ -163,6 +171,7 @@ class VirtualNpu:
     def _abandon(self) -> None:
         """Have the run in progress end at its next operation; a hang ends now."""
         self._abort = True
+        self._cells[State.STOP] = 1
         if self._hung:
             self._hung = False
             self._clock.end_hang()
@@ -170,6 +179,8 @@ class VirtualNpu:
 
     def _clear(self) -> None:
         self._registers.clear()
+        self._offsets = (0,)
+        self._cells[:] = 0
         self._status = Status(0)
         self._irq_history = 0
         self._pmu = Pmu()
@@ -245,28 +256,56 @@ class VirtualNpu:
             raise Refused(f"QSIZE is {size}; a stream holds at least OP_STOP")
         plan = self._plan(self._memory.view(queue, size).tobytes())
         regions = Regions(self._memory, bases)
-        for entry in plan.entries:
-            run.entry = entry
-            with self._state:
-                self._registers[Reg.QREAD] = entry.command.offset
-                if self._abort:
-                    raise _Aborted
+        run.plan = plan
+        with self._state:
+            self._offsets = plan.offsets
+            self._cells[State.STEP] = 0
+        while run.index < len(plan.entries):
+            if self._cells[State.STOP]:
+                raise _Aborted
+            if self.tap is None and injection is None and self._run_rows(run, plan, regions):
+                continue
+            self._cells[State.STEP] = run.index
+            entry = plan.entries[run.index]
             if injection is Injection.HANG or self._duration(entry.cost.total) > LONGEST_OPERATION:
                 self._hang()
             if injection is Injection.BUS_ERROR:
                 raise DmaFault(queue, 4, False, "injected by the control channel")
             if entry.step is not None:
                 entry.step.run(regions, self._shram)
+                plan.program.learn(run.index)
             if self.tap is not None and entry.ofm is not None:
                 self.tap(entry.command, entry.ofm, read_back(regions, entry.ofm))
-            self._finish_operation(run, entry)
-            if entry.step is None and entry is plan.entries[-1] and plan.refusal is None:
-                return entry.irq_mask
-            if entry.step is None:
+            self._advance(run, plan, run.index + 1)
+            if entry.step is None and (plan.refusal is not None or run.index < len(plan.entries)):
                 self._raise_irq(entry.irq_mask)
-        assert plan.refusal is not None
-        run.refusal = plan.refusal.name, plan.refusal.offset
-        raise Refused(plan.refusal.reason)
+        if plan.refusal is not None:
+            raise Refused(plan.refusal.reason)
+        return plan.entries[-1].irq_mask
+
+    def _run_rows(self, run: _Run, plan: Plan, regions: Regions) -> bool:
+        """Execute what can be done without Python, about SLICE of device time; whether anything was."""
+        start = plan.costs[run.index].total
+        end = start + SLICE * self._frequency // NANOSECONDS
+        last = bisect_right(plan.costs, end, key=lambda cost: cost.total) - 1
+        if last <= run.index:
+            if self._duration(plan.entries[run.index].cost.total) > LONGEST_OPERATION:
+                return False
+            last = run.index + 1
+        done = plan.program.run(run.index, last, regions, self._shram, self._cells)
+        if done == run.index:
+            return False
+        self._advance(run, plan, done)
+        return True
+
+    def _advance(self, run: _Run, plan: Plan, index: int) -> None:
+        """Entries up to `index` are done: account for their cycles, in the PMU and in device time."""
+        spent = plan.costs[index] - plan.costs[run.index]
+        run.index = index
+        run.cycles += spent.total
+        with self._state:
+            self._pmu.count(spent)
+        self._clock.advance_to(run.start + self._duration(run.cycles))
 
     def _plan(self, words: bytes) -> Plan:
         plan = self._plans.get(words)
@@ -278,13 +317,6 @@ class VirtualNpu:
         else:
             self._plans.move_to_end(words)
         return plan
-
-    def _finish_operation(self, run: _Run, entry: Entry) -> None:
-        run.cycles += entry.cost.total
-        run.operations += entry.step is not None
-        with self._state:
-            self._pmu.count(entry.cost)
-        self._clock.advance_to(run.start + self._duration(run.cycles))
 
     def _duration(self, cycles: int) -> int:
         return cycles * NANOSECONDS // self._frequency
@@ -310,19 +342,25 @@ class VirtualNpu:
 
 
 class _Run:
-    """Where a run is: for its report."""
+    """How far a run is: for its report."""
 
     def __init__(self, start: int) -> None:
         self.start = start
         self.cycles = 0
-        self.operations = 0
-        self.entry: Entry | None = None
-        self.refusal: tuple[str, int] | None = None
+        self.index = 0
+        self.plan: Plan | None = None
+
+    @property
+    def operations(self) -> int:
+        entries = self.plan.entries[: self.index] if self.plan is not None else ()
+        return sum(entry.step is not None for entry in entries)
 
     def position(self) -> tuple[str | None, int | None]:
         """Name and byte offset of the command the run is at."""
-        if self.refusal is not None:
-            return self.refusal
-        if self.entry is None:
+        if self.plan is None:
             return None, None
-        return self.entry.command.name, self.entry.command.offset
+        if self.index < len(self.plan.entries):
+            command = self.plan.entries[self.index].command
+            return command.name, command.offset
+        refusal = self.plan.refusal
+        return (refusal.name, refusal.offset) if refusal is not None else (None, None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -47,6 +48,11 @@ class Parameters:
     bias: Int64Array
     scale: Int64Array
     shift: Int64Array
+
+    @cached_property
+    def channels(self) -> Int64Array:
+        """int64[3, channels]: bias, scale, shift, as `finish_channels` wants them."""
+        return np.stack([self.bias, self.scale, self.shift])
 
 
 def read_scales(streams: list[ByteArray], depth: int) -> tuple[Int64Array, Int64Array, Int64Array]:
@@ -96,6 +102,23 @@ class CachedParameters(Generic[Prepared]):
         depth = 1 if operation.depthwise else operation.ifm.depth
         if operation.ofm.depth * depth * operation.window.height * operation.window.width > MOST_WEIGHTS:
             raise Refused("a convolution of more than 64 Mi weights is not modelled")
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """(region, offset) of every stream, in the order of `copies`."""
+        operation = self._operation
+        weights = [(operation.weight_region, at) for at, _ in operation.weight_streams]
+        return weights + [(operation.scale_region, at) for at, _ in operation.scale_streams]
+
+    @property
+    def copies(self) -> list[ByteArray]:
+        """The bytes that `prepared` was made from."""
+        return self._seen
+
+    @property
+    def prepared(self) -> Prepared | None:
+        """What `prepare` made at the last `read`."""
+        return self._prepared
 
     def read(self, regions: Regions) -> Prepared:
         """What `prepare` made of the bytes that are in device memory now. Raises DmaFault, Refused."""

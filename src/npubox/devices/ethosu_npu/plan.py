@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 from npubox.devices.ethosu_npu.commands import (
     BadCommand,
@@ -16,7 +18,8 @@ from npubox.devices.ethosu_npu.configuration import Configuration
 from npubox.devices.ethosu_npu.cycles import Cost, cost
 from npubox.devices.ethosu_npu.faults import Refused
 from npubox.devices.ethosu_npu.operations import Dma, FeatureMap, Irq, Stop, build_operation
-from npubox.devices.ethosu_npu.steps import Step, build_step
+from npubox.devices.ethosu_npu.program import Program, Step
+from npubox.devices.ethosu_npu.steps import build_step
 
 
 @dataclass(frozen=True)
@@ -42,9 +45,24 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Plan:
+    """`costs[n]` is what entries before the n-th cost together."""
+
     words: bytes
     entries: tuple[Entry, ...]
     refusal: Refusal | None
+
+    @cached_property
+    def program(self) -> Program:
+        return Program([entry.step for entry in self.entries])
+
+    @cached_property
+    def costs(self) -> tuple[Cost, ...]:
+        return tuple(accumulate((entry.cost for entry in self.entries), initial=Cost(0)))
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Byte offset of each entry's command, then of the end: what QREAD shows."""
+        return (*(entry.command.offset for entry in self.entries), len(self.words))
 
 
 def build_plan(words: bytes, configuration: Configuration) -> Plan:

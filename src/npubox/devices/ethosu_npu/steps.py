@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +16,7 @@ from npubox.devices.ethosu_npu.byte_maps import (
 from npubox.devices.ethosu_npu.convolution import ConvolutionStep
 from npubox.devices.ethosu_npu.faults import Refused
 from npubox.devices.ethosu_npu.kernels import feature_maps, plain, scaling
+from npubox.devices.ethosu_npu.kernels.program import Col, Opcode
 from npubox.devices.ethosu_npu.memory import MapLayout, Regions, Shram
 from npubox.devices.ethosu_npu.operations import (
     Convolution,
@@ -28,7 +27,8 @@ from npubox.devices.ethosu_npu.operations import (
     Output,
     Pool,
 )
-from npubox.devices.ethosu_npu.values import load_values, output_table, post_vector
+from npubox.devices.ethosu_npu.program import Row, Scratch, Step, padded
+from npubox.devices.ethosu_npu.values import TABLE16_ENTRIES, load_values, output_table, post_vector
 from npubox.hw.ethosu.commands import ElementwiseMode, PoolMode, ScaleMode, Upscale
 
 Int64Array = npt.NDArray[np.int64]
@@ -36,12 +36,6 @@ Int32Array = npt.NDArray[np.int32]
 
 MOST_ELEMENTS = 1 << 25
 MOST_TAPS = 1 << 20
-
-
-class Step(Protocol):
-    """Something the NPU executes; raises DmaFault or Refused and then may have written part of it."""
-
-    def run(self, regions: Regions, shram: Shram) -> None: ...
 
 
 def _check_size(*maps: FeatureMap | None) -> None:
@@ -61,6 +55,21 @@ class _Finisher:
         self._output = output
         self._post = post_vector(output, scaled)
         self.layout = MapLayout(ofm)
+
+    @property
+    def scratch_bytes(self) -> int:
+        results = int(np.prod(self.layout.shape, dtype=np.int64))
+        return padded(8 * results, 4 * results, 4 * TABLE16_ENTRIES)
+
+    def fill(self, row: Row, scratch: Scratch) -> None:
+        """The columns of the output stage: BUFFER5 takes the int64 results, BUFFER2 what is stored."""
+        results = int(np.prod(self.layout.shape, dtype=np.int64))
+        row.ofm(self._fm, self.layout)
+        row.table(self._output, self._fm)
+        row.cells[Col.BUFFER1] = row.address(self._post)
+        row.cells[Col.BUFFER5] = scratch.take(8 * results)
+        row.cells[Col.BUFFER2] = scratch.take(4 * results)
+        row.cells[Col.BUFFER3] = scratch.take(4 * TABLE16_ENTRIES)
 
     def table(self, shram: Shram) -> Int32Array:
         """The lookup table that the operation ends in, as it is now."""
@@ -107,6 +116,38 @@ class PoolStep:
         self._map = None
         if copies and byte_sized(operation.ifm, operation.ofm):
             self._map = ByteMap(operation.ifm, None, self._copied)
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self._finisher.scratch_bytes + padded(_value_bytes(self._ifm))
+
+    def row(self, scratch: Scratch) -> Row | None:
+        operation = self._operation
+        window = operation.window
+        if self._map is not None:
+            return _map_row(self._map, self._ifm, None, self._finisher, scratch)
+        if window.upscale is not Upscale.NONE:
+            return None
+        row = Row(Opcode.REDUCE_SUM if operation.mode is PoolMode.REDUCE_SUM else Opcode.POOL)
+        row.ifm(self._ifm, *self._ifm.shape[:2])
+        self._finisher.fill(row, scratch)
+        row.cells[Col.BUFFER0] = scratch.take(_value_bytes(self._ifm))
+        row.cells[Col.BUFFER6] = row.address(self._scales)
+        row.arguments(
+            operation.ifm.zero_point,
+            1 << (operation.accumulator_bits - 1),
+            int(operation.mode is PoolMode.AVERAGE),
+            window.height,
+            window.width,
+            window.stride_y,
+            window.stride_x,
+            window.pad_top,
+            window.pad_left,
+            int(self._by_count),
+            int(operation.output.rounding),
+            len(self._scales),
+        )
+        return row
 
     def _copied(self, values: Int64Array, _: Int64Array, table: Int32Array) -> Int32Array:
         return self._finisher.finish(values - self._operation.ifm.zero_point, table)
@@ -172,6 +213,8 @@ class ElementwiseStep:
         if operation.scale_mode is not ScaleMode.OPA_OPB_16 and opa >= 1 << 31:
             raise Refused("an OPA_SCALE of 2^31 or more is unverified")
 
+        scale, shift = operation.output.scale or (0, 0)
+        self._scale = (scale - (1 << 32) if scale >> 31 else scale, shift)
         size = operation.ofm.height * operation.ofm.width * operation.ofm.depth
         self._map = None
         bytes_only = byte_sized(operation.ifm, operation.ifm2, operation.ofm)
@@ -190,6 +233,36 @@ class ElementwiseStep:
             second = load_values(regions, self._ifm2, Upscale.NONE, (0, 0), 0)
         self._finisher.store(self._results(first, second, ofm.shape), regions, shram)
 
+    @property
+    def scratch_bytes(self) -> int:
+        second = _value_bytes(self._ifm2) if self._ifm2 is not None else 0
+        return self._finisher.scratch_bytes + padded(_value_bytes(self._ifm), second)
+
+    def row(self, scratch: Scratch) -> Row | None:
+        operation = self._operation
+        if self._map is not None:
+            return _map_row(self._map, self._ifm, self._ifm2, self._finisher, scratch)
+        row = Row(Opcode.ELEMENTWISE)
+        row.feature_map(Col.IFM, self._ifm)
+        self._finisher.fill(row, scratch)
+        row.cells[Col.BUFFER0] = scratch.take(_value_bytes(self._ifm))
+        if self._ifm2 is not None:
+            row.feature_map(Col.IFM2, self._ifm2)
+            row.cells[Col.HEIGHT : Col.DEPTH + 1] = self._ifm2.shape
+            row.cells[Col.BUFFER4] = scratch.take(_value_bytes(self._ifm2))
+        elif operation.scalar is not None:
+            row.cells[Col.BUFFER4] = row.address(np.array([operation.scalar], np.int64))
+        row.cells[Col.BUFFER6] = row.address(self._inputs)
+        row.arguments(
+            operation.ifm.zero_point,
+            operation.ifm2.zero_point if operation.ifm2 is not None else 0,
+            int(operation.swapped),
+            self._mode,
+            int(operation.output.rounding),
+            *self._scale,
+        )
+        return row
+
     def _mapped(self, first: Int64Array, second: Int64Array, table: Int32Array) -> Int32Array:
         shape = (1, 1, first.size)
         values = self._results(first.reshape(shape), second.reshape(shape), shape)
@@ -203,7 +276,6 @@ class ElementwiseStep:
             second_zero = operation.ifm2.zero_point
         elif operation.scalar is not None:
             second = np.full((1, 1, 1), operation.scalar, np.int64)
-        scale, shift = operation.output.scale or (0, 0)
         out = np.empty(shape, np.int64)
         code = plain.elementwise(
             first,
@@ -214,8 +286,7 @@ class ElementwiseStep:
             self._mode,
             self._inputs,
             int(operation.output.rounding),
-            scale - (1 << 32) if scale >> 31 else scale,
-            shift,
+            *self._scale,
             out,
         )
         _check(code)
@@ -223,8 +294,11 @@ class ElementwiseStep:
 
 
 class DmaStep:
+    scratch_bytes = 0
+
     def __init__(self, operation: Dma) -> None:
         self._operation = operation
+        self._table_offset: int | None = None
 
     def run(self, regions: Regions, shram: Shram) -> None:
         operation = self._operation
@@ -232,10 +306,44 @@ class DmaStep:
             return
         source = regions.view(operation.source_region, operation.source, operation.length)
         if operation.target_region is None:
+            self._table_offset = shram.table_offset(operation.target, operation.length)
             shram.load(operation.target, source)
         else:
             target = regions.view(operation.target_region, operation.target, operation.length, write=True)
             target[:] = source
+
+    def row(self, scratch: Scratch) -> Row | None:
+        operation = self._operation
+        if operation.length == 0:
+            return None
+        row = Row(Opcode.COPY)
+        row.cells[Col.IFM : Col.IFM + 4] = 0, operation.source_region, operation.source, operation.length
+        region, target = operation.target_region, operation.target
+        if region is None:
+            assert self._table_offset is not None
+            region, target = -1, self._table_offset
+        row.cells[Col.OFM + 1 : Col.OFM + 3] = region, target
+        return row
+
+
+def _value_bytes(layout: MapLayout) -> int:
+    return 8 * int(np.prod(layout.shape, dtype=np.int64))
+
+
+def _map_row(
+    byte_map: ByteMap, ifm: MapLayout, ifm2: MapLayout | None, finisher: _Finisher, scratch: Scratch
+) -> Row | None:
+    if not byte_map.current.size:
+        return None
+    row = Row(Opcode.MAP if ifm2 is None else Opcode.PAIRS)
+    finisher.fill(row, scratch)
+    row.feature_map(Col.IFM, ifm)
+    row.cells[Col.BUFFER0] = row.address(byte_map.current)
+    row.cells[Col.BUFFER1] = row.address(byte_map.made_with)
+    if ifm2 is not None:
+        row.feature_map(Col.IFM2, ifm2)
+        row.arguments(*(0 if size == 1 else 1 for size in ifm2.shape))
+    return row
 
 
 def build_step(operation: Operation, ofm_microblock: int) -> Step:

@@ -15,6 +15,8 @@ from npubox.hw.ethosu.commands import Upscale
 Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
 
+TABLE_ENTRIES, TABLE16_ENTRIES = 256, 512
+
 _NO_TABLE: Int32Array = np.zeros(0, np.int32)
 _ENTRY_TYPES = {
     (1, False): np.uint8,
@@ -64,5 +66,5 @@ def output_table(output: Output, ofm: FeatureMap, shram: Shram) -> Int32Array:
     if output.table is None:
         return _NO_TABLE
     if output.table_16bit:
-        return shram.table(output.table, 512, np.int32)
-    return shram.table(output.table, 256, _ENTRY_TYPES[ofm.element_size, ofm.signed])
+        return shram.table(output.table, TABLE16_ENTRIES, np.int32)
+    return shram.table(output.table, TABLE_ENTRIES, _ENTRY_TYPES[ofm.element_size, ofm.signed])
