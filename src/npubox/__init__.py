@@ -20,13 +20,14 @@ from npubox.errors import (
 )
 
 if TYPE_CHECKING:
-    from npubox.client import Buffer, Device, Inference, Network, Session, TensorInfo
+    from npubox.client import Buffer, CompileOptions, Device, Inference, Network, Session, TensorInfo
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Buffer",
     "CancelUnsupported",
+    "CompileOptions",
     "Device",
     "DeviceError",
     "Inference",
@@ -41,7 +42,7 @@ __all__ = [
     "open",
 ]
 
-_CLIENT = ("Buffer", "Device", "Inference", "Network", "Session", "TensorInfo")
+_CLIENT = ("Buffer", "CompileOptions", "Device", "Inference", "Network", "Session", "TensorInfo")
 
 
 def open(name: str | os.PathLike[str], *, policy: str | None = None) -> Device:

@@ -15,16 +15,22 @@ def compile_(
     model: options.Model,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.tflite", help="Where to write it.")],
     device: options.Device = options.DEVICE,
+    system_config: options.SystemConfig = None,
+    memory_mode: options.MemoryMode = None,
+    optimise: options.Optimise = None,
+    legacy: options.Legacy = False,
     json: options.Json = False,
 ) -> None:
     """Compile MODEL.tflite with Vela for the accelerator of a device, or for any that Vela names."""
     from npubox.cli.report import count_operators, working
     from npubox.client.compiled import compile_for
     from npubox.compiler.placement import operators_placed
+    from npubox.compiler.vela import CompileOptions
     from npubox.formats.tflite import read_network
 
+    chosen = CompileOptions(system_config, memory_mode, optimise, legacy)
     with working(f"compiling {model.name}"):
-        accelerator, compiled = compile_for(device, model)
+        accelerator, compiled = compile_for(device, model, chosen)
     placement = operators_placed(read_network(model), read_network(compiled.content))
     output.write_bytes(compiled.content)
     if json:

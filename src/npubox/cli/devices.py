@@ -19,6 +19,7 @@ def devices(json: options.Json = False) -> None:
         {
             "name": preset.name,
             "accelerator": preset.accelerator,
+            "policy": preset.policy,
             "devices": list(preset.devices),
             "description": preset.description,
         }
@@ -33,7 +34,7 @@ def devices(json: options.Json = False) -> None:
     print("virtual machines")
     for preset in presets:
         names = ", ".join(preset["devices"])
-        print(f"  {preset['name']:<16} {names:<24} {preset['description']}")
+        print(f"  {preset['name']:<16} {names:<14} policy {preset['policy']:<9} {preset['description']}")
     print("nodes of this host's kernel" if nodes else "nodes of this host's kernel: none")
     for node in nodes:
         print(f"  {node['path']:<22} {node['driver'] or node['problem']}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import npubox
 from npubox.cli.inputs import Array, Pixels, read_input
 from npubox.cli.options import Failed
 from npubox.cli.report import RunReport, Verified, count_operators, working
-from npubox.client import Network
+from npubox.client import CompileOptions, Network
 from npubox.errors import InputError, ModelError
 from npubox.fallback.verify import reference_outputs
-from npubox.formats.tflite import read_network
+from npubox.formats.model import read_model
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Request:
     inputs: list[Path]
     outputs: list[Path] | None
     device: str
+    policy: str | None
+    options: CompileOptions | None
+    signed: bool | None
+    dump_layers: Path | None
     repeat: int
     mean: float | None
     scale: float | None
@@ -38,19 +43,25 @@ class Request:
 def execute(request: Request) -> None:
     """Open, load, read, run, verify, write, report. Raises what the client does, Failed for a difference."""
     model = request.model
-    read_network(model)  # a bad file is told at once: powering up a machine may compile its kernels
+    read_model(
+        model, signed=request.signed
+    )  # a bad file is told at once: powering up a machine may compile its kernels
     with working(f"opening {request.device} (the first time, its kernels are compiled)"):
-        device = npubox.open(request.device)
+        device = npubox.open(request.device, policy=request.policy)
     with device:
         with working(f"compiling {model.name}"):
-            network = device.load(model)
+            network = device.load(model, request.options, signed=request.signed)
         with network:
             _check_placed(model, network, request.allow_fallback)
             _check_files(network, request.inputs, request.outputs)
-            report = RunReport(model, device, network, written=request.outputs or [])
+            report = RunReport(model, device, network, written=list(request.outputs or []))
             arrays = _read(network, request.inputs, Pixels(request.mean, request.scale), report.notes)
             with working(f"running {model.name}"):
-                first = _run(network, arrays, request.repeat, report)
+                dump = device.dump_layers(request.dump_layers) if request.dump_layers else nullcontext()
+                with dump:
+                    first = _run(network, arrays, report)
+                for _ in range(request.repeat - 1):
+                    _run(network, arrays, report)
             if request.verify:
                 with working("running the reference kernels"):
                     report.verified = _verify(model, network, arrays, first)
@@ -91,22 +102,19 @@ def _read(network: Network, files: list[Path], pixels: Pixels, notes: list[str])
     return arrays
 
 
-def _run(network: Network, arrays: list[Array], repeat: int, report: RunReport) -> tuple[Array, ...]:
-    """Run `repeat` times; gives the first run's outputs, the report gets the last's."""
-    first: tuple[Array, ...] = ()
-    for _ in range(repeat):
-        start = time.perf_counter_ns()
-        with network.submit(*arrays) as inference:
-            report.outputs = inference.outputs
-            report.host_time_ns.append(time.perf_counter_ns() - start)
-            report.cycles.append(inference.cycles)
-            report.device_time_ns.append(inference.device_time_ns)
-        first = first or report.outputs
-    return first
+def _run(network: Network, arrays: list[Array], report: RunReport) -> tuple[Array, ...]:
+    """Run once; the outputs, which the report gets too."""
+    start = time.perf_counter_ns()
+    with network.submit(*arrays) as inference:
+        report.outputs = inference.outputs
+        report.host_time_ns.append(time.perf_counter_ns() - start)
+        report.cycles.append(inference.cycles)
+        report.device_time_ns.append(inference.device_time_ns)
+    return report.outputs
 
 
 def _verify(model: Path, network: Network, arrays: list[Array], outputs: tuple[Array, ...]) -> Verified:
-    source = read_network(model)
+    source = read_model(model, signed=True)
     if source.compiled:
         raise ModelError(f"--verify needs the model as it was before Vela, and {model} already is compiled")
     expected, oracle = reference_outputs(source.content, arrays)

@@ -107,9 +107,9 @@ def _stored(path: Path, values: Array, info: TensorInfo, pixels: Pixels) -> Arra
 
 
 def _picture_shape(path: Path, info: TensorInfo) -> tuple[int, int, int]:
-    """Height, width and channels that the input takes, with or without a batch of one."""
-    shape = info.shape[1:] if len(info.shape) == 4 and info.shape[0] == 1 else info.shape
-    if len(shape) != 3 or shape[2] not in _MODES:
+    """Height, width and channels that the input takes, with or without ones in front."""
+    shape = info.shape[-3:]
+    if len(shape) != 3 or set(info.shape[:-3]) - {1} or shape[2] not in _MODES:
         raise InputError(f"{path} is a picture and input {info} takes none: give .npy or raw bytes")
     return shape[0], shape[1], shape[2]
 

@@ -53,6 +53,8 @@ class RunReport:
             "device": self.device.name,
             "accelerator": self.device.accelerator,
             "virtual": self.device.virtual,
+            "policy": self.device.policy,
+            "generator": self.network.generator,
             "operators": {"npu": list(placement.npu), "cpu": list(placement.cpu)},
             "inputs": [_describe(info) for info in self.network.inputs],
             "outputs": [
@@ -71,9 +73,10 @@ class RunReport:
         }
 
     def _lines(self) -> Iterator[str]:
-        kind = "virtual" if self.device.virtual else "real hardware"
+        kind = f"virtual, policy {self.device.policy}" if self.device.virtual else "real hardware"
         yield f"{self.model.name} on {self.device.accelerator} ({self.device.name}, {kind})"
-        yield f"NPU: {count_operators(self.network.placement.npu)}"
+        made = f" ({self.network.generator} stream)" if self.network.generator else ""
+        yield f"NPU: {count_operators(self.network.placement.npu)}{made}"
         yield f"CPU: {count_operators(self.network.placement.cpu)}"
         yield from (f"note: {note}" for note in self.notes)
         for info, array in zip(self.network.outputs, self.outputs, strict=True):

@@ -24,6 +24,18 @@ def run(
         typer.Option("--output", help="Write an output as .npy; once for each output, in the model's order."),
     ] = None,
     device: options.Device = options.DEVICE,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="What the driver refuses: as mainline Linux does, or as little as the hardware."),
+    ] = None,
+    system_config: options.SystemConfig = None,
+    memory_mode: options.MemoryMode = None,
+    optimise: options.Optimise = None,
+    legacy: options.Legacy = False,
+    signed: Annotated[
+        bool | None,
+        typer.Option("--signed/--unsigned", help="An .npz does not always tell whether its bytes are int8."),
+    ] = None,
     repeat: Annotated[
         int, typer.Option(min=1, help="Run so many times; a model with state goes on from run to run.")
     ] = 1,
@@ -36,6 +48,10 @@ def run(
         bool,
         typer.Option("--verify", help="Compare the first run's outputs with reference kernels, bit for bit."),
     ] = False,
+    dump_layers: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write what each operation of the first run stores as .npy."),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Run MODEL.tflite on an NPU. Vela compiles it unless it already is compiled.
@@ -44,6 +60,9 @@ def run(
     pixel - 128, others need --mean and --scale. Colour is converted to what the model takes.
     """
     from npubox.cli.execute import Request, execute
+    from npubox.client import CompileOptions
+
+    given = CompileOptions(system_config, memory_mode, optimise, legacy)
 
     execute(
         Request(
@@ -51,6 +70,10 @@ def run(
             inputs=inputs,
             outputs=outputs,
             device=device,
+            policy=policy,
+            options=given if given != CompileOptions() else None,
+            signed=signed,
+            dump_layers=dump_layers,
             repeat=repeat,
             mean=mean,
             scale=scale,

@@ -6,5 +6,6 @@ from npubox.client.device import Device
 from npubox.client.inference import Inference
 from npubox.client.network import Network, Session
 from npubox.client.tensors import TensorInfo
+from npubox.compiler.vela import CompileOptions
 
-__all__ = ["Buffer", "Device", "Inference", "Network", "Session", "TensorInfo"]
+__all__ = ["Buffer", "CompileOptions", "Device", "Inference", "Network", "Session", "TensorInfo"]

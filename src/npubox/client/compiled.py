@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from npubox.client.device import Device
-from npubox.compiler.vela import ACCELERATORS, CompiledFile, compile_network
+from npubox.compiler.vela import ACCELERATORS, CompiledFile, CompileOptions, compile_with
 from npubox.errors import DeviceError
 
 
-def compile_for(device: str, model: Path) -> tuple[str, CompiledFile]:
+def compile_for(device: str, model: Path, options: CompileOptions | None = None) -> tuple[str, CompiledFile]:
     """The accelerator behind `device` and `model` compiled for it. `device` is all that `npubox.open`
     takes, or an accelerator of which there is no virtual one but which Vela compiles for.
 
@@ -18,8 +18,8 @@ def compile_for(device: str, model: Path) -> tuple[str, CompiledFile]:
     """
     try:
         with Device(device) as opened:
-            return opened.accelerator, opened.compile(model)
+            return opened.accelerator, opened.compile(model, options)
     except DeviceError:
         if device not in ACCELERATORS:
             raise
-        return device, compile_network(model, device)
+        return device, compile_with(options or CompileOptions(), model, device)

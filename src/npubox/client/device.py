@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from typing import Any
 from npubox.client.buffers import Buffer
 from npubox.client.ethosu_accel import NpuInfo
 from npubox.client.hardware import Hardware
+from npubox.client.layers import dump_layers
 from npubox.client.lifetime import Closable, start_reaper
 from npubox.client.network import Network
 from npubox.client.node import open_node
 from npubox.client.program import Program
 from npubox.compiler.placement import Placement, check_made_for, operators_placed
-from npubox.compiler.vela import CompiledFile, compile_network
+from npubox.compiler.vela import CompiledFile, CompileOptions, compile_with
+from npubox.errors import ModelError
+from npubox.formats.model import read_model
 from npubox.formats.network import Network as Graph
 from npubox.formats.tflite import read_network
 
@@ -69,33 +73,54 @@ class Device(Closable):
     def policy(self) -> str | None:
         """What the driver refuses: what "mainline" Linux does, or as little as the "hardware"; None on
         real hardware, where it is the host's kernel."""
-        return self._hardware.machine.info.policy if self._hardware.machine is not None else None
+        return self._hardware.policy
 
-    def load(self, model: str | os.PathLike[str] | bytes) -> Network:
-        """Load a .tflite, given by path or content; Vela compiles it unless it already has.
+    def load(
+        self,
+        model: str | os.PathLike[str] | bytes,
+        options: CompileOptions | None = None,
+        *,
+        signed: bool | None = None,
+    ) -> Network:
+        """Load a .tflite, or the .npz of Vela's raw output, given by path or content; Vela compiles it, as
+        `options` say, unless it already has.
 
-        Raises ModelError for one that is missing, damaged, not quantised, compiled for another NPU, or
-        that Vela or the driver refuses.
+        `signed` says whether the 8-bit tensors of an .npz are int8, where the file does not tell. Raises
+        ModelError for a network that is missing, damaged, not quantised, compiled for another NPU, or that
+        Vela or the driver refuses.
         """
         self._check_open()
-        source = read_network(model if isinstance(model, bytes) else Path(model))
+        source = read_model(model if isinstance(model, bytes) else Path(model), signed=signed)
         compiled = source
         if not source.compiled:
-            compiled = replace(read_network(self.compile(model).content), name=source.name)
+            compiled = replace(read_network(self.compile(model, options).content), name=source.name)
+        elif options is not None:
+            raise ModelError(f"{source.name} already is compiled: leave the options for compiling out")
         for operator in compiled.operators:
             if operator.npu is not None:
                 check_made_for(operator.npu.stream, self.npu.config, self.npu.id, source.name)
         return Network(Program(self._hardware, compiled), _placement(source, compiled))
 
-    def compile(self, model: str | os.PathLike[str] | bytes) -> CompiledFile:
+    def compile(
+        self, model: str | os.PathLike[str] | bytes, options: CompileOptions | None = None
+    ) -> CompiledFile:
         """`model` compiled by Vela for this device, from the cache where it is there. Raises ModelError."""
-        info = self._hardware.machine.info if self._hardware.machine is not None else None
-        return compile_network(
-            model if isinstance(model, bytes) else Path(model),
-            self.accelerator,
-            system_config=info.vela_system_config if info is not None else None,
-            memory_mode=info.vela_memory_mode if info is not None else None,
-        )
+        chosen = options or CompileOptions()
+        if self._hardware.machine is not None:
+            info = self._hardware.machine.info
+            chosen = chosen.for_machine(info.vela_system_config, info.vela_memory_mode)
+        return compile_with(chosen, model if isinstance(model, bytes) else Path(model), self.accelerator)
+
+    def dump_layers(self, directory: str | os.PathLike[str]) -> AbstractContextManager[None]:
+        """While it is entered, write what each operation of the NPU stores, in order: its OFM [height,
+        width, channels] as `<number>_<command>_<stream offset>.npy`, and `layers.json`, which tells of each
+        its file, the number of its job on this device, command, offset, shape, dtype and zero point. The
+        stream does not hold the scale. An operation may be a part of a layer: Vela cuts them into stripes.
+
+        Raises DeviceError on real hardware, OSError where the files cannot be written.
+        """
+        self._check_open()
+        return dump_layers(self._hardware, Path(directory))
 
     def buffer(self, size: int) -> Buffer:
         """A buffer object of `size` bytes, e.g. to give to `Network.submit` as an arena."""

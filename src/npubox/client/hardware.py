@@ -48,6 +48,11 @@ class Hardware:
         self._submit_lock = threading.Lock()
         self._submitted = 0
 
+    @property
+    def policy(self) -> str | None:
+        """The driver's: "mainline" or "hardware"; None on real hardware."""
+        return self.machine.info.policy if self.machine is not None else None
+
     def submit(self, command: int, regions: Sequence[int], sram_size: int) -> int:
         """Queue a job; its number among this open file's jobs, from 0."""
         with self._submit_lock:

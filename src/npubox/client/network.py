@@ -25,7 +25,8 @@ class Network(Closable):
     inference of it runs, and serves many inferences at once, from many threads.
 
     `inputs` and `outputs` describe the tensors in the network's order; `placement` says which operators
-    run on the NPU and which on the CPU; `arena_size` is in bytes.
+    run on the NPU and which on the CPU; `arena_size` is in bytes; `generator` is Vela's back end that made
+    the command streams, "Regor" or "legacy", None where there are none.
     """
 
     _kind = "network"
@@ -35,6 +36,7 @@ class Network(Closable):
         self.outputs = tuple(map(TensorInfo.of, program.outputs))
         self.placement = placement
         self.arena_size = program.graph.arena_size
+        self.generator = program.generator
         self.stateful = bool(program.graph.variables)
         self._program = program
         self._session: Session | None = None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 from npubox.client.buffers import BufferObject
 from npubox.client.hardware import Hardware
 from npubox.client.lifetime import Uses
-from npubox.client.memory import Memory
+from npubox.client.memory import ARENA, CONSTANTS, FAST, INPUTS, OUTPUTS, Layout, Memory
 from npubox.client.regions import used_regions
 from npubox.errors import ModelError
 from npubox.fallback.kernels import Kernels
@@ -20,19 +21,19 @@ from npubox.formats.network import Network as Graph
 from npubox.formats.network import NpuOperator, Operator, Tensor
 from npubox.uapi.ethosu_accel import REGIONS
 
-CONSTANTS, ARENA, FAST = 0, 1, 2  # Vela's convention (facts, ethosu-npu.md §1.1)
 _POOLED_ARENAS = 4
 
 
 @dataclass(frozen=True)
 class NpuStep:
-    """An `ethos-u` operator as a job. Its fast scratch is on-chip SRAM, or memory where that is too small."""
+    """An `ethos-u` operator as a job. `regions` gives the bytes of those that are the inference's memory. The
+    fast scratch is on-chip SRAM, or memory too where that is too small."""
 
     name: str
     command: int
     constants: BufferObject | None
     sram_size: int
-    fast_size: int
+    regions: dict[int, int]
 
     def submit(self, hardware: Hardware, memory: Memory) -> int:
         """Queue it; the job's number. Raises ModelError where the driver finds it reaching too far."""
@@ -41,21 +42,15 @@ class NpuStep:
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOENT, errno.EOVERFLOW):
                 raise
-            raise ModelError(
-                f"the driver refuses the job of {self.name} ({errno.errorcode[error.errno]}): its command"
-                " stream reaches outside its tensors; compile it again"
-            ) from error
+            raise _refused(hardware, f"the job of {self.name}", error) from error
 
     def _handles(self, memory: Memory) -> list[int]:
         """The handle of each region, 0 where there is none."""
-        buffers = {
-            CONSTANTS: self.constants,
-            ARENA: memory.arena,
-            FAST: memory.fast if self.fast_size else None,
-        }
         handles = [0] * REGIONS
-        for region, buffer in buffers.items():
-            handles[region] = buffer.handle if buffer is not None else 0
+        for region in self.regions:
+            handles[region] = memory.buffers[region].handle
+        if self.constants is not None:
+            handles[CONSTANTS] = self.constants.handle
         return handles
 
 
@@ -94,25 +89,38 @@ class Program:
         except BaseException:
             self.uses.drop()
             raise
-        self._fast_size = max((step.fast_size for step in self.steps if isinstance(step, NpuStep)), default=0)
+        self._layout = self._plan_memory()
+
+    @property
+    def generator(self) -> str | None:
+        """Vela's back end that made the command streams; None where there are none."""
+        made = (
+            operator.npu.stream.generator for operator in self.graph.operators if operator.npu is not None
+        )
+        return next(made, None)
 
     def take_memory(self) -> Memory:
         """An arena for one inference: one that an earlier inference gave back, or a new one."""
         with self._lock:
             if self._pool:
                 return self._pool.pop()
-        size = self.graph.arena_size
+        size = self._layout.size
         return self.memory_in(BufferObject(self.hardware, size) if size else None)
 
     def memory_in(self, arena: BufferObject | None) -> Memory:
         """Memory with `arena`, of which this takes over one use."""
-        try:
-            fast = BufferObject(self.hardware, self._fast_size) if self._fast_size else None
-        except BaseException:
-            if arena is not None:
-                arena.uses.drop()
-            raise
-        return Memory(arena, fast)
+        return Memory(self._layout, self.hardware, arena)
+
+    def _plan_memory(self) -> Layout:
+        regions: dict[int, int] = {}
+        for step in self.steps:
+            if isinstance(step, NpuStep):
+                for region, size in step.regions.items():
+                    regions[region] = max(size, regions.get(region, 0))
+        home = INPUTS if INPUTS in regions else ARENA
+        size = regions.pop(home, self.graph.arena_size)
+        apart = dict.fromkeys(self.graph.outputs, OUTPUTS) if OUTPUTS in regions else {}
+        return Layout(home, size, regions, apart)
 
     def give_back(self, memory: Memory) -> None:
         """Recycle the arena of an inference that has ended."""
@@ -135,25 +143,41 @@ class Program:
         return self._npu_step(f"operator {operator.index} of {self.graph.name}", operator.npu)
 
     def _npu_step(self, name: str, npu: NpuOperator) -> NpuStep:
-        shared = npu.scratch == npu.scratch_fast
         used = used_regions(npu.stream.words)
-        served = {CONSTANTS, ARENA} if shared else {CONSTANTS, ARENA, FAST}
-        if npu.stream.separate_io or not used <= served or ARENA not in used:
-            raise ModelError(
-                f"{name} works in regions {sorted(used)}: npubox serves {sorted(served)}, with inputs and"
-                " outputs in region 1; compile it without --separate-io-regions"
-            )
+        self._check_regions(name, npu, used)
         if self.graph.tensors[npu.scratch].arena_offset:
             raise ModelError(f"{name} has its scratch inside the arena, not at its start: compile it again")
-        fast_size = self.graph.tensors[npu.scratch_fast].nbytes if FAST in used else 0
-        in_sram = fast_size <= self.hardware.info.sram_size
+        sizes = {ARENA: self.graph.arena_size, FAST: self.graph.tensors[npu.scratch_fast].nbytes}
+        if npu.stream.separate_io:
+            sizes[ARENA] = self.graph.tensors[npu.scratch].nbytes
+            sizes[INPUTS] = sizes[OUTPUTS] = self.graph.arena_size
+        regions = {region: size for region, size in sizes.items() if region in used}
+        sram_size = 0
+        if regions.get(FAST, 0) <= self.hardware.info.sram_size:
+            sram_size = regions.pop(FAST, 0)
         return NpuStep(
             name=name,
             command=self._command(name, npu.stream.words),
             constants=self._constant(name, self.graph.tensors[npu.read_only]) if CONSTANTS in used else None,
-            sram_size=fast_size if in_sram else 0,
-            fast_size=0 if in_sram else fast_size,
+            sram_size=sram_size,
+            regions=regions,
         )
+
+    def _check_regions(self, name: str, npu: NpuOperator, used: frozenset[int]) -> None:
+        served = {CONSTANTS, ARENA} if npu.scratch == npu.scratch_fast else {CONSTANTS, ARENA, FAST}
+        needed = {ARENA}
+        if npu.stream.separate_io:
+            needed = {INPUTS, OUTPUTS}
+            if len(self.graph.operators) > 1 or self.graph.variables:
+                raise ModelError(
+                    f"{name} has separate regions for inputs and outputs, which npubox takes of networks that"
+                    " are one operator without state: compile it without --separate-io-regions"
+                )
+        if not used <= served | needed or not needed <= used:
+            raise ModelError(
+                f"{name} works in regions {sorted(used)}: npubox serves {sorted(served | needed)} and needs"
+                f" {sorted(needed)} for inputs and outputs; compile it again"
+            )
 
     def _constant(self, name: str, tensor: Tensor) -> BufferObject:
         if tensor.data is None or not tensor.data.nbytes:
@@ -171,10 +195,7 @@ class Program:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            raise ModelError(
-                f"the driver refuses the command stream of {name} (EINVAL): it is damaged, or does what this"
-                " driver does not allow; compile it again"
-            ) from error
+            raise _refused(self.hardware, f"the command stream of {name}", error) from error
         self._commands.append(handle)
         return handle
 
@@ -188,3 +209,21 @@ class Program:
         for handle in self._commands:
             self.hardware.close_handle(handle)
         self.hardware.uses.drop()
+
+
+def _refused(hardware: Hardware, what: str, error: OSError) -> ModelError:
+    """What the driver said, as far as its way to us carries more than the errno, and what may help."""
+    assert error.errno is not None
+    reason = errno.errorcode[error.errno]
+    if error.strerror and error.strerror != os.strerror(error.errno):
+        reason += f", {error.strerror}"
+    if hardware.policy == "hardware":
+        advice = "it is damaged; compile it again"
+    elif hardware.policy is not None:
+        advice = (
+            f'an NPU may run what Linux\'s driver refuses: open {hardware.name} with the policy "hardware"'
+            " (--policy hardware)"
+        )
+    else:
+        advice = "it is damaged, or does what Linux's driver does not allow; compile it again"
+    return ModelError(f"the driver refuses {what} ({reason}): {advice}")

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -31,6 +31,41 @@ CONFIGURATION_FILE = "Arm/vela.ini"  # comes with Vela and holds the system conf
 STEM = "network"
 OWN_OPTIONS = ("--output-dir", "--output-format", "--accelerator-config")
 EXCEPTION_NAME = re.compile(r"^(?:[\w.]+(?:Error|Exception): |vela: )?['\"]?(?:[Ee]rror: )?")
+
+
+OPTIMISATIONS = ("Performance", "Size")
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """How Vela compiles. Where it is None, `system_config` and `memory_mode` (sections of Vela's own
+    configuration file, such as `Ethos_U65_High_End` and `Shared_Sram`) are what the device's machine names;
+    `optimise` is "Performance", Vela's default, or "Size"; `legacy` takes the generator that all of Vela
+    used before version 4.
+    """
+
+    system_config: str | None = None
+    memory_mode: str | None = None
+    optimise: str | None = None
+    legacy: bool = False
+
+    def for_machine(self, system_config: str | None, memory_mode: str | None) -> CompileOptions:
+        """With a machine's own where nothing was said. Vela takes the two together only."""
+        if memory_mode is None:
+            return self
+        return replace(
+            self,
+            system_config=self.system_config or system_config,
+            memory_mode=self.memory_mode or memory_mode,
+        )
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """The further ones as Vela's command line takes them. Raises ModelError."""
+        if self.optimise not in (None, *OPTIMISATIONS):
+            raise ModelError(f"Vela optimises for {' or '.join(OPTIMISATIONS)}, not for {self.optimise!r}")
+        optimise = ("--optimise", self.optimise) if self.optimise else ()
+        return (*optimise, *(("--debug-force-legacy-core",) if self.legacy else ()))
 
 
 @dataclass(frozen=True)
@@ -72,6 +107,17 @@ def compile_network(
     compiled = _run_vela(network.name, network.content, options)
     path = _store(directory, key, compiled) if directory else None
     return CompiledFile(path, compiled, cached=False, version=version)
+
+
+def compile_with(options: CompileOptions, source: Path | str | bytes, accelerator: str) -> CompiledFile:
+    """`compile_network` with options, and the cache. Raises `ModelError` as that does."""
+    return compile_network(
+        source,
+        accelerator,
+        system_config=options.system_config,
+        memory_mode=options.memory_mode,
+        extra=options.extra,
+    )
 
 
 def cache_directory() -> Path:

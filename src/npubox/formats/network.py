@@ -52,6 +52,11 @@ class CommandStream:
     cop: str  # COP1 or COP2
     separate_io: bool = False  # network inputs in region 3 and outputs in region 4 instead of the arena
 
+    @property
+    def generator(self) -> str:
+        """Vela's back end that wrote it: "Regor", or "legacy", which leaves the ID's low half empty."""
+        return "Regor" if self.npu_id & 0xFFFF else "legacy"
+
 
 @dataclass(frozen=True)
 class NpuOperator:

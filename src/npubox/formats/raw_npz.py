@@ -34,30 +34,31 @@ PICKLED = {
 }
 
 
-def read_raw_npz(path: Path | str, *, signed: bool | None = None) -> Network:
-    """Read an .npz of either generator as a network of one `ethos-u` operator.
+def read_raw_npz(source: Path | str | bytes, *, signed: bool | None = None) -> Network:
+    """Read an .npz of either generator, by path or content, as a network of one `ethos-u` operator.
 
     Shapes are filled with ones in front (six dimensions by Regor, four by the legacy core) and names are
     input0, output0, variable0 …: the file has no others. It gives sizes but no signs: 8-bit tensors are
     int8 where `signed`, uint8 where it is False; without it only a zero point outside 0..127 tells.
     Raises `ModelError` for a missing or damaged file and where the sign is not told.
     """
+    name = "the network" if isinstance(source, bytes) else str(source)
     try:
-        content = Path(path).read_bytes()
+        content = source if isinstance(source, bytes) else Path(source).read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{name} cannot be read: {error.strerror}") from error
     try:
         arrays = _arrays(content)
-        return _network(str(path), content, arrays, signed)
+        return _network(name, content, arrays, signed)
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{name}: {error}") from error
     except KeyError as error:
-        raise ModelError(f"{path} is no raw output of Vela: it has no {error.args[0]}") from error
+        raise ModelError(f"{name} is no raw output of Vela: it has no {error.args[0]}") from error
     except (
         zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, NotImplementedError, RuntimeError,
         ValueError, TypeError, LookupError, AttributeError, EOFError, OSError,
     ) as error:  # fmt: skip
-        raise ModelError(f"{path} is damaged ({error}): compile the network again") from error
+        raise ModelError(f"{name} is damaged ({error}): compile the network again") from error
 
 
 def _network(name: str, content: bytes, arrays: dict[str, Any], signed: bool | None) -> Network:
@@ -119,7 +120,9 @@ def _dtype(name: str, size: int, quantization: Quantization | None, signed: bool
     if size == 1 and signed is None:
         zero_point = quantization.zero_points[0] if quantization is not None else 0
         if 0 <= zero_point <= 127:
-            raise ModelError(f"it does not say whether {name} is int8 or uint8: say it with `signed`")
+            raise ModelError(
+                f"it does not say whether {name} is int8 or uint8: say --signed or --unsigned"
+            )
         signed = zero_point < 0
     found = DTYPES.get((size, signed if size == 1 else None))
     if found is None:
