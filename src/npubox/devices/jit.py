@@ -38,11 +38,13 @@ else:
 @cache
 def cache_directory() -> Path:
     """Where the compiled kernels of exactly these sources are kept."""
-    digest = hashlib.sha256(numba.__version__.encode())
+    digest = hashlib.sha256(numba.__version__.encode() + os.environ.get("NPUBOX_PORTABLE", "0").encode())
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "npubox" / "kernels" / digest.hexdigest()[:16]
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not root.is_absolute():  # as the XDG specification has it
+        root = Path.home() / ".cache"
+    return root / "npubox" / "kernels" / digest.hexdigest()[:16]
 
 
 def compiled_before() -> bool:

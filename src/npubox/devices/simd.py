@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inner loops of the byte kernels in AVX-512 (VNNI), as LLVM code for Numba kernels to call.
+"""The inner loops of the byte kernels as LLVM vector code, for Numba kernels to call.
 
-A tile of pixels by channels is accumulated in registers with vpdpbusd (sums of products of unsigned by
-signed bytes, exact in int32 as it does not saturate), requantised there and stored as bytes. All
-arguments are 64-bit integers; addresses are real addresses, so whoever calls has checked them, and has
-proved that every sum fits int32.
+A tile of pixels by channels is accumulated in registers (sums of products of unsigned by signed bytes,
+exact modulo 2^32), requantised there and stored as bytes. Where the CPU has AVX512-VNNI the products
+are its vpdpbusd, which does not saturate; elsewhere the same in 16-bit multiplications, which LLVM
+turns into what the CPU has. All arguments are 64-bit integers; addresses are real addresses, so
+whoever calls has checked them, and has proved that every finished sum fits int32.
 
 A *vector* is 16 channels. Its requantisation is `PARAMETER_BYTES` of constants, see `Lane`.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
 from enum import IntEnum
@@ -21,8 +23,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+PORTABLE = "NPUBOX_PORTABLE"  # set to 1: do without these instructions, as on a CPU that lacks them
 _FEATURES = llvm.get_host_cpu_features() if platform.machine() == "x86_64" else {}
-AVAILABLE = all(_FEATURES.get(name, False) for name in ("avx512vnni", "avx512bw", "avx512dq", "avx512vl"))
+VNNI = os.environ.get(PORTABLE, "0") in ("", "0") and all(
+    _FEATURES.get(name, False) for name in ("avx512vnni", "avx512bw", "avx512dq", "avx512vl")
+)
 
 LANES = 16
 ZMM = 64
@@ -51,6 +56,7 @@ PARAMETER_BYTES = ZMM * len(Lane)
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _V16I32, _V8I64 = ir.VectorType(_I32, LANES), ir.VectorType(_I64, LANES // 2)
+_V32I16, _V32I32 = ir.VectorType(_I16, 2 * LANES), ir.VectorType(_I32, 2 * LANES)
 _V64I8, _V16I8 = ir.VectorType(_I8, ZMM), ir.VectorType(_I8, LANES)
 _V16I1 = ir.VectorType(_I1, LANES)
 
@@ -107,12 +113,27 @@ class _Code:
 
     def dot(self, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
         """total[i] += sum of 4 products of bytes."""
+        if not VNNI:
+            return self._portable_dot(total, unsigned, signed)
         name = "llvm.x86.avx512.vpdpbusd.512"
         function = self.b.module.globals.get(name)
         if function is None:
             type_ = ir.FunctionType(_V16I32, [_V16I32, _V64I8, _V64I8])
             function = ir.Function(self.b.module, type_, name)
         return self.b.call(function, [total, self.b.bitcast(unsigned, _V64I8), signed])
+
+    def _portable_dot(self, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+        """Bytes 0 and 2 of each lane, then 1 and 3, as pairs of 16-bit products (x86: pmaddwd)."""
+        b, eight = self.b, ir.Constant(_V32I16, [8] * 32)
+        x, w = b.bitcast(unsigned, _V32I16), b.bitcast(signed, _V32I16)
+        low = b.and_(x, ir.Constant(_V32I16, [0xFF] * 32)), b.ashr(b.shl(w, eight), eight)
+        high = b.lshr(x, eight), b.ashr(w, eight)
+        for bytes_, weights in (low, high):
+            products = b.mul(b.sext(bytes_, _V32I32), b.sext(weights, _V32I32))
+            for first in (0, 1):
+                lanes = ir.Constant(_V16I32, list(range(first, 32, 2)))
+                total = b.add(total, b.shuffle_vector(products, ir.Constant(_V32I32, ir.Undefined), lanes))
+        return total
 
     def store_bytes(self, value: ir.Value, address: ir.Value, mask: ir.Value | None = None) -> None:
         """16 bytes, or the lanes of them whose bits `mask` has."""
