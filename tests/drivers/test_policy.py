@@ -14,7 +14,7 @@ from npubox.core.drm.device import DrmDevice
 from npubox.core.node import Node
 from npubox.drivers.accel.ethosu.cmdstream import Policy, Refused, frame, validate
 from npubox.drivers.accel.ethosu.drv import probe
-from npubox.hw.ethosu.commands import Cmd0, Cmd1
+from npubox.hw.ethosu.commands import Cmd0
 from npubox.hw.ethosu.registers import Reg
 from tests.core.refaccel import fails
 from tests.drivers.fake_npu import (

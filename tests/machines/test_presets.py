@@ -49,7 +49,11 @@ def test_policy_replaces_the_machines_own() -> None:
 @pytest.mark.parametrize(
     ("name", "policy", "message"),
     [
-        ("ethos-u55-64", "mainline", "no ethos-u55-64: open generic-u55-64 with the policy"),
+        (
+            "ethos-u55-64",
+            "mainline",
+            "no ethos-u55-64: open generic-u55-64 with the policy",
+        ),
         ("imx93", "lenient", 'give "mainline" or "hardware"'),
         ("/dev/accel/accel0", "hardware", "host's kernel"),
     ],
