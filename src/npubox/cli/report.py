@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -96,18 +94,6 @@ class RunReport:
         yield f"{statistics.median(self.host_time_ns) / 1e6:,.2f} ms host time"
         if runs > 1:
             yield f"medians of {runs} runs, host {min(self.host_time_ns) / 1e6:,.2f} ms at best"
-
-
-@contextlib.contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show that something goes on, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(what):
-        yield
 
 
 def count_operators(names: Sequence[str]) -> str:

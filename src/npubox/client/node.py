@@ -7,11 +7,15 @@ import ctypes
 import errno
 import mmap
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from npubox.client.progress import working
 from npubox.errors import DeviceError
 from npubox.uapi.ioctl import Ioctl, StructT
+
+COMPILING = "compiling the NPU's kernels, once, for half a minute to a minute"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
@@ -90,7 +94,9 @@ def open_node(name: str, policy: str | None = None) -> Opened:
             ) from error
     from npubox import machines  # the one late import of the virtual world
 
-    machine = machines.open_preset(name, policy)
+    compiling = nullcontext() if machines.kernels_ready() else working(COMPILING)
+    with compiling:
+        machine = machines.open_preset(name, policy)
     try:
         return Opened(name, machine.open_node(), machine)
     except BaseException:
