@@ -19,6 +19,7 @@ from tests.client.graphs import float_edges, only_quantize
 from tests.networks import compiled_by_vela, raw_file
 
 OPERATORS = [operator.name for operator in read_network(DIGITS).operators]  # Vela places them all
+CORPUS = ROOT / "tests" / "corpus" / "networks"
 HEAVY = ("numpy", "numba", "llvmlite", "tflite", "ai_edge_litert", "ethosu", "PIL", "npubox.client")
 
 
@@ -130,6 +131,13 @@ def test_nothing_on_the_npu_fails_unless_allowed(npubox: Npubox, tmp_path: Path)
     assert report["outputs"][0]["values"] == [[20] * 8]
     assert report["operators"] == {"npu": [], "cpu": ["QUANTIZE"]}
     assert report["cycles"] == [None]
+
+
+def test_an_optimised_kernel_is_reported(npubox: Npubox, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.load(CORPUS / "mixed_depth_to_space_int8.npz")["input0"][0])
+    network = CORPUS / "mixed_depth_to_space_int8.tflite"
+    answer = npubox("run", network, "--input", tmp_path / "x.npy")
+    assert "note: DEPTH_TO_SPACE ran on LiteRT's optimised kernels" in answer.out, answer
 
 
 def test_verify(npubox: Npubox, image: Path) -> None:

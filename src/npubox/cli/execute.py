@@ -13,8 +13,9 @@ import numpy as np
 import npubox
 from npubox.cli.inputs import Array, Pixels, read_input
 from npubox.cli.options import Failed
-from npubox.cli.report import RunReport, Verified, count_operators, working
+from npubox.cli.report import RunReport, Verified, count_operators
 from npubox.client import CompileOptions, Network
+from npubox.client.progress import working
 from npubox.errors import InputError, ModelError
 from npubox.fallback.verify import reference_outputs
 from npubox.formats.model import read_model
@@ -46,7 +47,7 @@ def execute(request: Request) -> None:
     read_model(
         model, signed=request.signed
     )  # a bad file is told at once: powering up a machine may compile its kernels
-    with working(f"opening {request.device} (the first time, its kernels are compiled)"):
+    with working(f"opening {request.device}"):
         device = npubox.open(request.device, policy=request.policy)
     with device:
         with working(f"compiling {model.name}"):
@@ -62,6 +63,10 @@ def execute(request: Request) -> None:
                     first = _run(network, arrays, report)
                 for _ in range(request.repeat - 1):
                     _run(network, arrays, report)
+            report.notes += [
+                f"{name} ran on LiteRT's optimised kernels: its reference kernels have none of this version"
+                for name in dict.fromkeys(network.optimised_kernels)
+            ]
             if request.verify:
                 with working("running the reference kernels"):
                     report.verified = _verify(model, network, arrays, first)

@@ -99,6 +99,11 @@ class Program:
         )
         return next(made, None)
 
+    @property
+    def optimised_kernels(self) -> tuple[str, ...]:
+        """CPU operators that ran on LiteRT's optimised kernels, as its reference ones lack them."""
+        return self._kernels.optimised
+
     def take_memory(self) -> Memory:
         """An arena for one inference: one that an earlier inference gave back, or a new one."""
         with self._lock:
