@@ -156,7 +156,7 @@ def test_optimised_kernels_where_the_reference_has_none_are_named() -> None:
     conv, depth_to_space = network.operators[:2]
     kernels = Kernels(network)
     between = kernels.run(conv, {network.inputs[0]: noise(network)})
-    assert kernels.optimised == ()
+    assert not kernels.optimised
     (moved,) = kernels.run(depth_to_space, between).values()
     assert kernels.optimised == (depth_to_space.name,) == ("DEPTH_TO_SPACE",)
     (stored,) = between.values()

@@ -73,8 +73,8 @@ def execute(request: Request) -> None:
             if report.written:
                 _write(report.written, report.outputs)
             report.show(request.json)
-    if report.verified is not None and report.verified.difference:
-        raise Failed(report.verified.difference)
+    if report.verified is not None and report.verified.problem:
+        raise Failed(report.verified.problem)
 
 
 def _check_placed(model: Path, network: Network, allow_fallback: bool) -> None:
@@ -122,14 +122,15 @@ def _verify(model: Path, network: Network, arrays: list[Array], outputs: tuple[A
     source = read_model(model, signed=True)
     if source.compiled:
         raise ModelError(f"--verify needs the model as it was before Vela, and {model} already is compiled")
-    expected, oracle = reference_outputs(source.content, arrays)
-    for info, ours, theirs in zip(network.outputs, outputs, expected, strict=True):
+    reference = reference_outputs(source.content, arrays)
+    told = (reference.oracle, reference.passed_over, reference.inexact)
+    for info, ours, theirs in zip(network.outputs, outputs, reference.outputs, strict=True):
         differing = np.argwhere(ours != theirs)
         if len(differing):
             at = tuple(differing[0].tolist())
-            difference = f"output {info} is {ours[at]} at {list(at)}, {oracle} has {theirs[at]}"
-            return Verified(oracle, f"{difference}; {len(differing)} of {ours.size} values differ")
-    return Verified(oracle, None)
+            difference = f"output {info} is {ours[at]} at {list(at)}, {reference.oracle} has {theirs[at]}"
+            return Verified(*told, f"{difference}; {len(differing)} of {ours.size} values differ")
+    return Verified(*told, None)
 
 
 def _write(files: list[Path], arrays: tuple[Array, ...]) -> None:
