@@ -77,6 +77,13 @@ class Opened:
             self.machine.close()
 
 
+def virtual_devices() -> tuple[str, ...]:
+    """The short names that virtual machines are opened by, such as `ethos-u65-256`."""
+    from npubox import machines
+
+    return tuple(name for preset in machines.presets() for name in preset.devices)
+
+
 def open_node(name: str, policy: str | None = None) -> Opened:
     """Open a path under /dev, or power up the virtual machine of a preset or device name, with another
     policy of its driver where one is given.
@@ -92,7 +99,7 @@ def open_node(name: str, policy: str | None = None) -> Opened:
             raise DeviceError(
                 f"cannot open {name}: {error.strerror}; `npubox devices` lists what there is"
             ) from error
-    from npubox import machines  # the one late import of the virtual world
+    from npubox import machines  # late, as the virtual world is not needed for real hardware
 
     compiling = nullcontext() if machines.kernels_ready() else working(COMPILING)
     with compiling:
