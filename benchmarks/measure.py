@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 import npubox
+from benchmarks.apart import peak_memory
 from benchmarks.networks import Arrays, Subject
 from benchmarks.runtimes import Run, other_runtimes
 from npubox.compiler.vela import compile_network
@@ -24,8 +25,8 @@ BATCH_SECONDS = 0.01  # a sample is the mean of as many runs as take this long
 
 @dataclass
 class Result:
-    """Milliseconds. `once` are steps before the first warm run; `warm` medians by runtime, of `rounds`
-    samples each; `absent` the reasons of runtimes that do not run the network."""
+    """Milliseconds, and MB of memory. `once` are steps before the first warm run; `warm` medians by runtime,
+    of `rounds` samples each; `absent` the reasons of runtimes that do not run the network."""
 
     network: str
     exact: bool
@@ -34,6 +35,7 @@ class Result:
     once: dict[str, float]
     warm: dict[str, float]
     rounds: int
+    peak_mb: float
     absent: dict[str, str] = field(default_factory=dict)
 
     def ratio(self, over: str, under: str) -> float | None:
@@ -76,6 +78,7 @@ def measure(subject: Subject, device: npubox.Device, rounds: int, threads: int) 
             once=once,
             warm=warm,
             rounds=rounds,
+            peak_mb=peak_memory(device.name, subject.path),
             absent={name: other for name, other in others.items() if isinstance(other, str)},
         )
 

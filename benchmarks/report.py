@@ -30,6 +30,7 @@ HEADINGS = (
     "× XNNPACK",
     "LiteRT ref ×",
     "tflite-micro ×",
+    "peak MB",
     "NPU cycles",
     "exact",
 )
@@ -37,12 +38,13 @@ EXPLANATION = (
     "Milliseconds; warm times are medians of interleaved rounds, end to end (inputs in, outputs out). "
     "Once: Vela compiles, load puts the network on the device, the first run plans it. "
     "`× XNNPACK`: npubox takes that many times as long; `ref ×`: the reference kernels take that many times "
-    "as long as npubox. Exact: equal to the network's oracle bit for bit."
+    "as long as npubox. Peak: resident memory of a fresh process that loads the network and runs it once. "
+    "Exact: equal to the network's oracle bit for bit."
 )
 
 
-def machine(device: str, threads: int, power_up_ms: float) -> dict[str, Any]:
-    """What the figures were measured on."""
+def machine(device: str, threads: int, power_up_ms: float, cold_s: float | None) -> dict[str, Any]:
+    """What the figures were measured on; `cold_s` is how long power-up takes that compiles all kernels."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
@@ -56,7 +58,9 @@ def machine(device: str, threads: int, power_up_ms: float) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "device": device,
         "threads": threads,
+        "load": os.getloadavg()[0],
         "power_up_ms": power_up_ms,
+        "cold_power_up_s": cold_s,
     }
 
 
@@ -80,6 +84,14 @@ def as_markdown(results: list[Result], about: dict[str, Any]) -> str:
     return f"{_described(about)}\n\n{table}\n\n{EXPLANATION}\n" + (f"\n{remarks}\n" if remarks else "")
 
 
+def write(page: Path, results: list[Result], about: dict[str, Any]) -> None:
+    """Replace what the page holds between its two marks."""
+    before, begin, rest = page.read_text("utf-8").partition("<!-- begin: python -m benchmarks -->\n")
+    _, end, after = rest.partition("<!-- end -->\n")
+    assert end, f"{page} has no place for the table"
+    page.write_text(before + begin + as_markdown(results, about) + end + after, "utf-8")
+
+
 def _described(about: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items() if version)
     dot = (
@@ -87,10 +99,16 @@ def _described(about: dict[str, Any]) -> str:
         if about["dot_product"]
         else "without dot-product instructions"
     )
+    cold = (
+        f"; the first one, which compiles them: {about['cold_power_up_s']:.0f} s"
+        if about["cold_power_up_s"] is not None
+        else ""
+    )
     return (
         f"{about['date']}, {about['device']}, {about['threads']} thread(s)"
         f" on {about['cpus']} × {about['cpu']} {dot}, Python {about['python']}, {packages}."
-        f" Power-up with all kernels ready: {about['power_up_ms']:.0f} ms."
+        f" Load of the machine before: {about['load']:.1f}."
+        f" Power-up with all kernels ready: {about['power_up_ms']:.0f} ms{cold}."
     )
 
 
@@ -102,6 +120,7 @@ def _cells(result: Result) -> list[str]:
         _number(result.ratio(OURS, XNNPACK), ".1f"),
         _number(result.ratio(LITERT_REF, OURS), ".1f"),
         _number(result.ratio(MICRO, OURS), ".1f"),
+        f"{result.peak_mb:.0f}",
         _number(result.cycles, "d"),
         "yes" if result.exact else "NO",
     ]

@@ -91,5 +91,4 @@ def _try_apart(name: str, subject: Subject) -> str | None:
 
 
 if __name__ == "__main__":
-    wanted = next(subject for subject in at_hand() if subject.name == sys.argv[2])
-    RUNTIMES[sys.argv[1]](wanted, 1)()
+    RUNTIMES[sys.argv[1]](at_hand()[sys.argv[2]](), 1)()
