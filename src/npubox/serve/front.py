@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that people see of a launch: it stands for the program.
+
+It passes on the signals that are meant for the program, stops and continues with it, and ends as it
+ends. Signals from the terminal reach the program by themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+
+from npubox.serve import linux
+
+SI_KERNEL = 128
+_SIGINFO = struct.Struct("<IiiII")  # signo, errno, code, pid, uid
+_SIGINFO_SIZE = 128
+_KEPT = frozenset(
+    {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+)
+SIGNALS = frozenset(number for number in signal.valid_signals() if number not in _KEPT)
+
+
+class Front:
+    """`channel` tells, as JSON, the program's pid, then each time it stopped, and how it ended."""
+
+    def __init__(self, channel: socket.socket, supervisor: int) -> None:
+        self._channel = channel
+        self._supervisor = supervisor
+        self._program: int | None = None
+        self._early: list[int] = []
+
+    def run(self) -> int:
+        """Wait for the program; its exit code. Does not return where a signal killed it."""
+        with contextlib.suppress(OSError):
+            linux.become_subreaper()
+        signals = linux.signal_descriptor(SIGNALS)
+        poll = select.poll()
+        poll.register(signals, select.POLLIN)
+        poll.register(self._channel, select.POLLIN)
+        while True:
+            ready = dict(poll.poll())
+            if self._channel.fileno() in ready:
+                data = self._channel.recv(4096)
+                if not data:
+                    return self._supervisor_died()
+                status = self._hear(json.loads(data))
+                if status is not None:
+                    return end_as(status)
+            if signals in ready:
+                info = os.read(signals, _SIGINFO_SIZE)
+                self._signalled(*_SIGINFO.unpack_from(info))
+
+    def _hear(self, message: dict[str, int]) -> int | None:
+        if "pid" in message:
+            self._program = message["pid"]
+            for number in self._early:
+                self._pass_on(number)
+        elif "stopped" in message:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return message.get("ended")
+
+    def _signalled(self, number: int, _error: int, code: int, sender: int, _uid: int) -> None:
+        if number == signal.SIGCHLD:
+            return
+        if number == signal.SIGCONT:
+            self._pass_on(number)
+        elif code != SI_KERNEL and sender not in (self._program, self._supervisor):
+            self._pass_on(number)
+
+    def _pass_on(self, number: int) -> None:
+        if self._program is None:
+            self._early.append(number)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._program, number)
+
+    def _supervisor_died(self) -> int:
+        """The program is our own child now. Its calls on nodes fail; how it ends is still its own."""
+        print("npubox: the supervisor died: calls on device nodes fail with ENOSYS", file=sys.stderr)
+        if self._program is None:
+            return 1
+        while True:
+            pid, status = os.waitpid(-1, 0)
+            if pid == self._program:
+                return end_as(status)
+
+
+def end_as(status: int) -> int:
+    """The exit code of a wait status; a program killed by a signal takes us with it."""
+    if not os.WIFSIGNALED(status):
+        return os.WEXITSTATUS(status)
+    number = os.WTERMSIG(status)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError, ValueError):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    os.kill(os.getpid(), number)
+    return 128 + number

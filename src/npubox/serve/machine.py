@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a supervisor asks of the machine whose nodes it serves, and the way within this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from npubox.core.drm.device import DrmDevice
+from npubox.core.drm.file import Caller, DrmFile
+from npubox.core.drm.gem import GemObject
+from npubox.core.drm.ioctl import dispatch
+from npubox.core.drm.mmap import find_mappable
+from npubox.core.pending import Pending
+from npubox.serve.nodes import NodeInfo
+
+
+class OpenFile(Protocol):
+    """An open file of a device. Every method raises OSError with the kernel's errno."""
+
+    @property
+    def client_id(self) -> int: ...
+
+    def ioctl(self, request: int, address: int, caller: Caller) -> int | Pending: ...
+
+    def mmap(self, length: int, prot: int, flags: int, offset: int) -> None:
+        """Check a mapping that the kernel is about to make; its object stays until `unmapped` or `close`."""
+
+    def forgotten(self) -> Sequence[tuple[int, int]]:
+        """(offset, size) of objects that only mappings may still need."""
+
+    def unmapped(self, offset: int) -> None:
+        """Nobody maps the forgotten object at `offset` any more."""
+
+    def close(self) -> None:
+        """The last descriptor and the last mapping are gone."""
+
+
+class ServedMachine(Protocol):
+    """A machine with nodes. It powers up when a node is first opened."""
+
+    @property
+    def nodes(self) -> Sequence[NodeInfo]: ...
+
+    @property
+    def ready(self) -> bool:
+        """Whether nodes can be opened, or never will: `open` then says why."""
+
+    @property
+    def processes(self) -> frozenset[int]:
+        """The ids of the processes that drivers and devices run in."""
+
+    def power_up(self, done: Callable[[], None]) -> None:
+        """Begin to power up, once; `done` is called on another thread when `ready`."""
+
+    def store(self, node: NodeInfo) -> tuple[int, str]:
+        """The store behind a node's mappings: its descriptor and its directory. Once `ready`."""
+
+    def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile: ...
+
+    def close(self) -> None: ...
+
+
+class LocalFile:
+    """An open file of a device whose driver runs in this process."""
+
+    def __init__(self, device: DrmDevice, flags: int, caller: Caller) -> None:
+        self._device = device
+        self._flags = flags
+        self._file: DrmFile = device.open(flags, caller)
+        self._mapped: dict[int, GemObject] = {}
+
+    @property
+    def client_id(self) -> int:
+        return self._file.client_id
+
+    def ioctl(self, request: int, address: int, caller: Caller) -> int | Pending:
+        return dispatch(self._file, request, address, caller)
+
+    def mmap(self, length: int, prot: int, flags: int, offset: int) -> None:
+        with self._device.lock:
+            item = find_mappable(self._file, self._flags, length, prot, flags, offset)
+            if offset not in self._mapped:
+                item.get()
+                self._mapped[offset] = item
+
+    def forgotten(self) -> Sequence[tuple[int, int]]:
+        return [(item.offset, item.size) for item in self._mapped.values() if not item.handle_count]
+
+    def unmapped(self, offset: int) -> None:
+        with self._device.lock:
+            item = self._mapped.get(offset)
+            if item is not None and not item.handle_count:
+                del self._mapped[offset]
+                item.put()
+
+    def close(self) -> None:
+        with self._device.lock:
+            for item in self._mapped.values():
+                item.put()
+            self._mapped.clear()
+            self._file.put()

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directories of a launch: names for open files, and the tree of what its programs see.
+
+Each served open gets a hard link of its own to the device's store, so that the kernel tells it apart
+from every other open: by the text of /proc/TID/fd/N, and by one close event when the last descriptor
+and the last mapping are gone. Source: the project's facts (device-nodes.md §5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import shutil
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from npubox.serve import linux
+
+PREFIX = "npubox-launch-"
+YOUNG = 10.0  # seconds
+DELETED = " (deleted)"
+_EVENT = struct.Struct("<iIII")
+_FIONREAD = 0x541B
+
+
+def _claim(directory: str) -> int:
+    """Hold the directory's lock, by which everybody sees that its launch lives."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
+
+
+def make_directory(parent: str) -> tuple[str, int]:
+    """A directory for this launch and the descriptor that holds it; those of dead launches go."""
+    for entry in os.scandir(parent):
+        if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
+            if time.time() - entry.stat(follow_symlinks=False).st_mtime < YOUNG:
+                continue  # its launch may not have claimed it yet
+            with contextlib.suppress(OSError):
+                fd = _claim(entry.path)
+                shutil.rmtree(entry.path, ignore_errors=True)
+                os.close(fd)
+    directory = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+    return directory, _claim(directory)
+
+
+class Tree:
+    """What the launch's programs see below /dev and /sys: a directory that goes with the launch."""
+
+    def __init__(self) -> None:
+        directory, self._lock = make_directory(tempfile.gettempdir())
+        self.path = Path(directory)
+        self.path.chmod(0o755)
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+class OpenNames:
+    """The names of open files of one store, in a watched directory beside it."""
+
+    def __init__(self, store_fd: int, store_directory: str) -> None:
+        self.directory, self._lock = make_directory(store_directory)
+        self._base = f"{self.directory}/store"
+        self._serial = itertools.count()
+        try:
+            # With a directory descriptor, if only to be ignored, Python calls linkat(2), which follows.
+            source = f"/proc/self/fd/{store_fd}"
+            os.link(source, self._base, src_dir_fd=self._lock, follow_symlinks=True)
+            mask = linux.IN_CLOSE_WRITE | linux.IN_CLOSE_NOWRITE
+            self.events = linux.inotify(self.directory, mask)
+        except OSError:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            os.close(self._lock)
+            raise
+
+    def open(self, flags: int) -> tuple[str, int]:
+        """A new open file of the store: its name and our descriptor, to be passed on and closed."""
+        name = f"{self.directory}/{next(self._serial)}"
+        os.link(self._base, name)
+        try:
+            keep = os.O_ACCMODE | os.O_NONBLOCK | os.O_APPEND
+            return name + DELETED, os.open(name, flags & keep | os.O_CLOEXEC)
+        finally:
+            os.unlink(name)
+
+    def closed(self) -> Iterator[str]:
+        """The names whose last descriptor and mapping are gone since the last look. Never blocks."""
+        pending = bytearray(4)
+        while True:
+            fcntl.ioctl(self.events, _FIONREAD, pending, True)
+            if not any(pending):
+                return
+            data = os.read(self.events, 1 << 16)
+            at = 0
+            while at < len(data):
+                _, mask, _, length = _EVENT.unpack_from(data, at)
+                if mask & linux.IN_Q_OVERFLOW:
+                    raise OSError(errno.EOVERFLOW, "the kernel dropped close events")
+                name = data[at + _EVENT.size : at + _EVENT.size + length].rstrip(b"\0").decode()
+                at += _EVENT.size + length
+                if name:
+                    yield f"{self.directory}/{name}{DELETED}"
+
+    def close(self) -> None:
+        os.close(self.events)
+        shutil.rmtree(self.directory, ignore_errors=True)
+        os.close(self._lock)
