@@ -20,7 +20,7 @@ from npubox.serve.launch import Wish
 from npubox.serve.listener import Listener
 from npubox.serve.machine import ServedMachine
 from npubox.serve.nodes import write_tree
-from npubox.serve.paths import Namespaced
+from npubox.serve.paths import Namespaced, Rewritten
 from npubox.serve.supervisor import Observer, Supervisor
 from npubox.serve.workspace import Tree
 
@@ -87,7 +87,10 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
             {child.descriptor: child.changed, program.failure.fileno(): child.failed, front.fileno(): child.orphaned},
             request.observer() if request.observer is not None else None,
         )
-        handlers = NodeHandlers(listener, supervisor, machine, arch, Namespaced(machine.nodes))
+        seccomp_only = program.tier is launch.Tier.SECCOMP
+        resolver = Rewritten(machine.nodes, tree.path) if seccomp_only else Namespaced(machine.nodes)
+        path_calls = program.tier is not launch.Tier.NAMESPACE
+        handlers = NodeHandlers(listener, supervisor, machine, arch, resolver, path_calls)
         supervisor.use(handlers)
         supervisor.run()
         child.reap()

@@ -7,20 +7,21 @@ it came to the program (dup, fork, exec, SCM_RIGHTS). Everything else proceeds t
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from npubox.core.drm.file import Caller
-from npubox.serve import paths
+from npubox.serve import linux, paths
 from npubox.serve.bpf import AT_EMPTY_PATH, MAP_ANONYMOUS
 from npubox.serve.caller import CallMemory, Tasks, has_sys_admin
 from npubox.serve.listener import Call, Listener
 from npubox.serve.machine import OpenFile, ServedMachine
 from npubox.serve.mapped import mapped_ranges
 from npubox.serve.nodes import NodeInfo
-from npubox.serve.stats import Identity, pack_stat, pack_statx
+from npubox.serve.path_calls import PathCalls, signed
+from npubox.serve.stats import Shown, pack_stat, pack_statx
 from npubox.serve.supervisor import ANSWERED, PROCEED, Handler, Result, Supervisor
 from npubox.serve.syscalls import Arch
 from npubox.serve.workspace import OpenNames
@@ -35,7 +36,7 @@ class Served:
 
     node: NodeInfo
     file: OpenFile
-    identity: Identity
+    shown: Shown
 
 
 class NodeHandlers:
@@ -47,13 +48,17 @@ class NodeHandlers:
         supervisor: Supervisor,
         machine: ServedMachine,
         arch: Arch,
-        resolver: paths.Namespaced,
+        resolver: paths.Resolver,
+        path_calls: bool,
     ) -> None:
         self._listener = listener
         self._supervisor = supervisor
         self._machine = machine
         self._arch = arch
-        self._paths = resolver
+        names = frozenset(node.name for node in machine.nodes)
+        self._paths = PathCalls(listener, resolver, arch, names)
+        self._resolver = resolver
+        self._answers_paths = path_calls
         self._tasks = Tasks()
         self._names: dict[NodeInfo, OpenNames] = {}
         self._served: dict[str, Served] = {}
@@ -67,7 +72,7 @@ class NodeHandlers:
         named: dict[str, Handler] = {
             "ioctl": self._ioctl,
             "openat": lambda call: self._open(call, call.args[0], call.args[1], call.args[2]),
-            "open": lambda call: self._open(call, paths.linux.AT_FDCWD, call.args[0], call.args[1]),
+            "open": lambda call: self._open(call, linux.AT_FDCWD, call.args[0], call.args[1]),
             "openat2": self._openat2,
             "mmap": self._mmap,
             "fstat": lambda call: self._fstat(call, call.args[0], call.args[1]),
@@ -76,6 +81,8 @@ class NodeHandlers:
             "ftruncate": lambda call: self._refuse(call, errno.EINVAL),
             "fallocate": lambda call: self._refuse(call, errno.ENODEV),
         }
+        if self._answers_paths:
+            named |= self._paths.table()
         numbers = ((self._arch.number(name), handler) for name, handler in named.items())
         return {number: handler for number, handler in numbers if number is not None}
 
@@ -109,25 +116,37 @@ class NodeHandlers:
     def _open(self, call: Call, directory: int, pointer: int, flags: int) -> Result:
         if flags & os.O_PATH:
             return PROCEED
+        known = None
         try:
             path = os.fsdecode(CallMemory(self._listener, call).read_string(pointer))
+            fd = paths.own_descriptor(path)
+            if fd is not None:
+                known = self._find(call.tid, fd)
+            path = paths.absolute(call.tid, signed(directory), path)
+            found = self._resolver.find(call.tid, path, not flags & os.O_NOFOLLOW)
         except OSError:
             return PROCEED  # the kernel finds the words for it
-        fd = paths.own_descriptor(path)
-        if fd is not None:
-            known = self._find(call.tid, fd)
-            return PROCEED if known is None else self._open_node(call, known.node, known.identity, flags)
-        try:
-            path = paths.absolute(call.tid, _signed(directory), path)
-            node = self._paths.find(call.tid, path)
-            if node is None:
-                return PROCEED
-            identity = Identity.of(self._paths.stat(call.tid, path))
-        except OSError:
+        if known is not None:
+            return self._open_node(call, known.node, known.shown, flags)
+        if found is None:
             return PROCEED
-        return self._open_node(call, node, identity, flags)
+        if found.node is not None:
+            return self._open_node(call, found.node, Shown.of(found.stat, found.node), flags)
+        assert found.file is not None
+        return self._open_file(call, found.file, flags)
 
-    def _open_node(self, call: Call, node: NodeInfo, identity: Identity, flags: int) -> Result:
+    def _open_file(self, call: Call, file: Path, flags: int) -> Result:
+        """A file or directory of ours below /sys or /dev: the program gets it as it is, read-only."""
+        if flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC):
+            raise OSError(errno.EACCES, f"{file.name} is read-only")
+        fd = os.open(file, flags | os.O_CLOEXEC)
+        try:
+            self._listener.answer_with_fd(call.id, fd, bool(flags & os.O_CLOEXEC))
+        finally:
+            os.close(fd)
+        return ANSWERED
+
+    def _open_node(self, call: Call, node: NodeInfo, shown: Shown, flags: int) -> Result:
         if flags & os.O_CREAT and flags & os.O_EXCL:
             raise OSError(errno.EEXIST, f"{node.path} exists")
         if flags & os.O_DIRECTORY:
@@ -144,7 +163,7 @@ class NodeHandlers:
             file.close()
             raise
         # From here on the close event of our own or the program's descriptor releases the file.
-        self._served[name] = Served(node, file, identity)
+        self._served[name] = Served(node, file, shown)
         try:
             self._listener.answer_with_fd(call.id, fd, bool(flags & os.O_CLOEXEC))
         finally:
@@ -166,7 +185,7 @@ class NodeHandlers:
     # calls on descriptors
 
     def _find(self, tid: int, fd: int) -> Served | None:
-        link = self._tasks.link(tid, _signed(fd))
+        link = self._tasks.link(tid, signed(fd))
         return None if link is None else self._served.get(link)
 
     def _caller(self, call: Call) -> Caller:
@@ -196,20 +215,19 @@ class NodeHandlers:
         served = self._find(call.tid, fd)
         if served is None:
             return PROCEED
-        if extended:
-            data = pack_statx(served.node, served.identity)
-        else:
-            data = pack_stat(self._arch, served.node, served.identity)
+        data = pack_statx(served.shown) if extended else pack_stat(self._arch, served.shown)
         CallMemory(self._listener, call).write(pointer, data)
         return 0
 
     def _stat_at(self, call: Call, flags: int, pointer: int, *, extended: bool) -> Result:
-        if not flags & AT_EMPTY_PATH:
+        directory, path = call.args[:2]
+        if flags & AT_EMPTY_PATH and (
+            not path or CallMemory(self._listener, call).read(path, 1) == b"\0"
+        ):
+            return self._fstat(call, directory, pointer, extended=extended)
+        if not self._answers_paths:
             return PROCEED
-        path = call.args[1]
-        if path and CallMemory(self._listener, call).read(path, 1) != b"\0":
-            return PROCEED
-        return self._fstat(call, call.args[0], pointer, extended=extended)
+        return self._paths.stat(call, directory, path, pointer, flags, extended=extended)
 
     def _refuse(self, call: Call, error: int) -> Result:
         if self._find(call.tid, call.args[0]) is None:
@@ -228,11 +246,3 @@ class NodeHandlers:
         for offset, size in forgotten:
             if not any(start < offset + size and offset < end for start, end in ranges):
                 served.file.unmapped(offset)
-
-
-def _signed(fd: int) -> int:
-    """A descriptor argument: the kernel takes the low 32 bits as an int."""
-    low = fd & 0xFFFF_FFFF
-    return low - (1 << 32) if low >> 31 else low
-
-

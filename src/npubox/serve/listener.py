@@ -61,7 +61,7 @@ class Listener:
                 return None
             raise
         id_, tid, number, arch, *args = _CALL.unpack(self._buffer)
-        return Call(id_, tid, number, arch, tuple(args))  # type: ignore[arg-type]
+        return Call(id_, tid, number, arch, tuple(args))
 
     def alive(self, id_: int) -> bool:
         """Whether the caller still waits, so that its thread id still is its own."""

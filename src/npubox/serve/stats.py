@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`struct stat` and `struct statx` of a served node."""
+"""`struct stat` and `struct statx` as a program is to see them."""
 
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from dataclasses import dataclass
 
@@ -12,54 +13,59 @@ from npubox.serve.syscalls import Arch
 
 STATX_BASIC = 0x7FF
 BLOCK_SIZE = 4096
+NS = 10**9
 # mask, blksize, attributes, nlink, uid, gid, mode, ino, size, blocks, attributes_mask, 4 times, rdev, dev
 _STATX = struct.Struct("<IIQIIIH2xQQQQ" + "qI4x" * 4 + "IIII112x")
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What the program's own stat(2) of the node says: its device and inode number, owner and times."""
+class Shown:
+    """What stat(2) says of a file."""
 
     dev: int
     ino: int
+    nlink: int
     mode: int
     uid: int
     gid: int
-    times: tuple[int, int, int]
+    rdev: int
+    size: int
+    blocks: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
 
     @classmethod
-    def of(cls, found: os.stat_result) -> Identity:
-        times = (found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns)
-        return cls(found.st_dev, found.st_ino, found.st_mode & 0o7777, found.st_uid, found.st_gid, times)
+    def of(cls, found: os.stat_result, node: NodeInfo | None = None) -> Shown:
+        """`found` itself, or the node that it stands for."""
+        return cls(
+            dev=found.st_dev,
+            ino=found.st_ino,
+            nlink=found.st_nlink if node is None else 1,
+            mode=found.st_mode if node is None else stat.S_IFCHR | stat.S_IMODE(found.st_mode),
+            uid=found.st_uid,
+            gid=found.st_gid,
+            rdev=found.st_rdev if node is None else node.rdev,
+            size=found.st_size if node is None else 0,
+            blocks=found.st_blocks if node is None else 0,
+            atime_ns=found.st_atime_ns,
+            mtime_ns=found.st_mtime_ns,
+            ctime_ns=found.st_ctime_ns,
+        )
 
 
-S_IFCHR = 0o020000
-
-
-def pack_stat(arch: Arch, node: NodeInfo, identity: Identity) -> bytes:
-    """The node as struct stat of the architecture."""
-    values = {
-        "dev": identity.dev,
-        "ino": identity.ino,
-        "nlink": 1,
-        "mode": S_IFCHR | identity.mode,
-        "uid": identity.uid,
-        "gid": identity.gid,
-        "rdev": node.rdev,
-        "size": 0,
-        "blksize": BLOCK_SIZE,
-        "blocks": 0,
-    }
-    times = [part for time in identity.times for part in divmod(time, 10**9)]
+def pack_stat(arch: Arch, shown: Shown) -> bytes:
+    """struct stat of the architecture."""
+    values = {"blksize": BLOCK_SIZE, **vars(shown)}
+    times = [part for time in (shown.atime_ns, shown.mtime_ns, shown.ctime_ns) for part in divmod(time, NS)]
     return arch.stat.pack(*(values[name] for name in arch.stat_order), *times)
 
 
-def pack_statx(node: NodeInfo, identity: Identity) -> bytes:
-    """The node as struct statx, 256 bytes, with the basic fields; it has no birth time."""
-    access, modify, change = (divmod(time, 10**9) for time in identity.times)
-    head = (1, identity.uid, identity.gid, S_IFCHR | identity.mode, identity.ino, 0, 0, 0)
-    device = (os.major(identity.dev), os.minor(identity.dev))
+def pack_statx(shown: Shown) -> bytes:
+    """struct statx, 256 bytes, with the basic fields and no birth time."""
+    access, modify, change = (divmod(time, NS) for time in (shown.atime_ns, shown.mtime_ns, shown.ctime_ns))
     return _STATX.pack(
-        *(STATX_BASIC, BLOCK_SIZE, 0, *head, *access, 0, 0, *change, *modify),
-        *(node.major, node.minor, *device),
+        *(STATX_BASIC, BLOCK_SIZE, 0, shown.nlink, shown.uid, shown.gid, shown.mode, shown.ino),
+        *(shown.size, shown.blocks, 0, *access, 0, 0, *change, *modify),
+        *(os.major(shown.rdev), os.minor(shown.rdev), os.major(shown.dev), os.minor(shown.dev)),
     )
