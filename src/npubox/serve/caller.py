@@ -15,6 +15,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from npubox.core import libc
 from npubox.core.node import CAP_SYS_ADMIN, INITIAL_USER_NAMESPACE
 from npubox.core.usermem import ProcessMemory
 from npubox.serve import linux
@@ -24,6 +25,7 @@ PAGE = 4096
 LONGEST_PATH = 4096
 LARGEST_COPY = 1 << 28  # bytes in one copy; the kernel's own allocations refuse more than 2 GiB
 KEPT_TASKS = 128
+_window = libc.Window()
 
 
 class CallerGone(OSError):
@@ -34,7 +36,7 @@ class CallerGone(OSError):
 
 
 class CallMemory(ProcessMemory):
-    """User memory of the caller of one call."""
+    """User memory of the caller of one call. For the supervisor's thread."""
 
     def __init__(self, listener: Listener, call: Call) -> None:
         super().__init__(call.tid)
@@ -44,15 +46,20 @@ class CallMemory(ProcessMemory):
     def read(self, address: int, size: int) -> bytes:
         if size > LARGEST_COPY:
             raise OSError(errno.ENOMEM, f"{size} bytes are too many to copy from a program at once")
-        try:
-            data = super().read(address, size)
-        finally:
+        data = _window.read(self._pid, address, size) if size <= _window.SIZE else None
+        if data is None:
+            try:
+                data = super().read(address, size)
+            finally:
+                self._check_alive()
+        else:
             self._check_alive()
         return data
 
     def write(self, address: int, data: bytes) -> None:
         self._check_alive()
-        super().write(address, data)
+        if len(data) > _window.SIZE or not _window.write(self._pid, address, data):
+            super().write(address, data)
 
     def read_string(self, address: int) -> bytes:
         """A string without its NUL; ENAMETOOLONG for one longer than a path can be."""

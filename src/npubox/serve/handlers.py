@@ -91,7 +91,7 @@ class NodeHandlers:
 
     def note_closed(self) -> None:
         for names in self._names.values():
-            for name in names.closed():
+            for name in names.closed() if names.any_closed else ():
                 served = self._served.pop(name, None)
                 if served is not None:
                     served.file.close()

@@ -27,6 +27,7 @@ YOUNG = 10.0  # seconds
 DELETED = " (deleted)"
 _EVENT = struct.Struct("<iIII")
 _FIONREAD = 0x541B
+_NOTHING = bytes(4)
 
 
 def _claim(directory: str) -> int:
@@ -70,6 +71,7 @@ class OpenNames:
         self.directory, self._lock = make_directory(store_directory)
         self._base = f"{self.directory}/store"
         self._serial = itertools.count()
+        self._pending = bytearray(4)
         try:
             # With a directory descriptor, if only to be ignored, Python calls linkat(2), which follows.
             source = f"/proc/self/fd/{store_fd}"
@@ -91,13 +93,15 @@ class OpenNames:
         finally:
             os.unlink(name)
 
+    @property
+    def any_closed(self) -> bool:
+        """Whether `closed` has something to tell. It is asked before each call, so it has to be fast."""
+        fcntl.ioctl(self.events, _FIONREAD, self._pending, True)
+        return self._pending != _NOTHING
+
     def closed(self) -> Iterator[str]:
         """The names whose last descriptor and mapping are gone since the last look. Never blocks."""
-        pending = bytearray(4)
-        while True:
-            fcntl.ioctl(self.events, _FIONREAD, pending, True)
-            if not any(pending):
-                return
+        while self.any_closed:
             data = os.read(self.events, 1 << 16)
             at = 0
             while at < len(data):

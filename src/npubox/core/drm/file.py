@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from npubox.core.drm.fence import Usage
 from npubox.core.drm.gem import GemObject, delete_handle
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 _client_ids = itertools.count(1)
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(NamedTuple):
     """Who makes a call: process id, whether it has CAP_SYS_ADMIN now (asked only if it matters), memory."""
 
     pid: int
