@@ -90,7 +90,9 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
         seccomp_only = program.tier is launch.Tier.SECCOMP
         resolver = Rewritten(machine.nodes, tree.path) if seccomp_only else Namespaced(machine.nodes)
         path_calls = program.tier is not launch.Tier.NAMESPACE
-        handlers = NodeHandlers(listener, supervisor, machine, arch, resolver, path_calls)
+        handlers = NodeHandlers(
+            listener, supervisor, machine, arch, resolver, path_calls, request.wish.files
+        )
         supervisor.use(handlers)
         supervisor.run()
         child.reap()

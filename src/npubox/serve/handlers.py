@@ -16,6 +16,7 @@ from npubox.core.drm.file import Caller
 from npubox.serve import linux, paths
 from npubox.serve.bpf import AT_EMPTY_PATH, MAP_ANONYMOUS
 from npubox.serve.caller import CallMemory, Tasks, has_sys_admin
+from npubox.serve.file_calls import FileCalls
 from npubox.serve.listener import Call, Listener
 from npubox.serve.machine import OpenFile, ServedMachine
 from npubox.serve.mapped import mapped_ranges
@@ -50,6 +51,7 @@ class NodeHandlers:
         arch: Arch,
         resolver: paths.Resolver,
         path_calls: bool,
+        file_calls: bool,
     ) -> None:
         self._listener = listener
         self._supervisor = supervisor
@@ -59,6 +61,7 @@ class NodeHandlers:
         self._paths = PathCalls(listener, resolver, arch, names)
         self._resolver = resolver
         self._answers_paths = path_calls
+        self._files = FileCalls(listener, arch, self._node_path) if file_calls else None
         self._tasks = Tasks()
         self._names: dict[NodeInfo, OpenNames] = {}
         self._served: dict[str, Served] = {}
@@ -83,6 +86,9 @@ class NodeHandlers:
         }
         if self._answers_paths:
             named |= self._paths.table()
+        if self._files is not None:
+            # Links of descriptors come first; for what they leave the paths' own answer is asked.
+            named |= _one_after_the_other(self._files.table(), named)
         numbers = ((self._arch.number(name), handler) for name, handler in named.items())
         return {number: handler for number, handler in numbers if number is not None}
 
@@ -188,6 +194,10 @@ class NodeHandlers:
         link = self._tasks.link(tid, signed(fd))
         return None if link is None else self._served.get(link)
 
+    def _node_path(self, tid: int, fd: int) -> str | None:
+        served = self._find(tid, fd)
+        return None if served is None else served.node.path
+
     def _caller(self, call: Call) -> Caller:
         tid = call.tid
         return Caller(
@@ -246,3 +256,16 @@ class NodeHandlers:
         for offset, size in forgotten:
             if not any(start < offset + size and offset < end for start, end in ranges):
                 served.file.unmapped(offset)
+
+
+def _one_after_the_other(first: dict[str, Handler], second: dict[str, Handler]) -> dict[str, Handler]:
+    """The handlers of `first`, each followed by `second`'s of the same call where it leaves the call alone."""
+
+    def both(one: Handler, other: Handler | None) -> Handler:
+        def handler(call: Call) -> Result:
+            result = one(call)
+            return result if result is not PROCEED or other is None else other(call)
+
+        return handler
+
+    return {name: both(one, second.get(name)) for name, one in first.items()}
