@@ -3,7 +3,8 @@
 
     python scripts/make_corpus.py [NAME ...]
 
-Each network's weights and calibration data follow from its name alone. Afterwards
+Each network's weights and calibration data follow from its name alone; TensorFlow 2.21 made the committed
+files, and its converter gives gru_int8 and lstm_int8 other bytes at each run. Afterwards
 `python -m tests.corpus.make_vectors` stores inputs and the reference kernels' outputs beside them.
 """
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,16 @@ def shared_network(name: str) -> Path:
 def compiled_by_vela(content: bytes, accelerator: str, *extra: str) -> Network:
     """The network as Vela compiles it; each variant once a test run, nothing kept on disk."""
     return read_network(compile_network(content, accelerator, extra=extra, cache=False).content)
+
+
+def raw_file(directory: Path, content: bytes, accelerator: str, *extra: str) -> Path:
+    """The .npz of Vela's raw output, in `directory`, which holds no other."""
+    (directory / "n.tflite").write_bytes(content)
+    command = [sys.executable, "-P", "-m", "ethosu.vela", str(directory / "n.tflite"), *extra]
+    command += ["--accelerator-config", accelerator, "--output-format", "raw", "--output-dir", str(directory)]
+    subprocess.run(command, check=True, capture_output=True)
+    (path,) = directory.glob("*.npz")
+    return path
 
 
 def unpacked(content: bytes) -> Any:

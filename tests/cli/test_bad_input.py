@@ -103,6 +103,12 @@ def test_options(npubox: Npubox, files: Path) -> None:
     one_sentence(npubox("run", DIGITS, "--input", good, "--repeat", "0"), "--repeat")
     one_sentence(npubox("run", DIGITS, "--input", good, "--mean", "1"), "--mean")
     one_sentence(npubox("run", files / "compiled.tflite", "--input", good, "--verify"), "before Vela")
+    one_sentence(npubox("run", DIGITS, "--input", good, "--policy", "kind"), "kind", '"mainline"')
+    one_sentence(
+        npubox("run", DIGITS, "--input", good, "--policy", "mainline", "-d", "ethos-u55-64"), "u55-64"
+    )
+    one_sentence(npubox("run", DIGITS, "--input", good, "--memory-mode", "Flash_Only"), "Flash_Only")
+    one_sentence(npubox("run", DIGITS, "--input", good, "--optimise", "Fast"), "Performance or Size")
     one_sentence(npubox("bogus"), "bogus")
 
 

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 import npubox as package
+from npubox.client.regions import used_regions
 from npubox.formats.tflite import read_network
 from tests.cli.conftest import DIGITS, IMAGES, ROOT, Npubox, one_sentence
 from tests.client.graphs import float_edges, only_quantize
-from tests.networks import compiled_by_vela
+from tests.networks import compiled_by_vela, raw_file
 
 OPERATORS = [operator.name for operator in read_network(DIGITS).operators]  # Vela places them all
 HEAVY = ("numpy", "numba", "llvmlite", "tflite", "ai_edge_litert", "ethosu", "PIL", "npubox.client")
@@ -153,10 +154,59 @@ def test_verify_tells_a_difference(npubox: Npubox, image: Path) -> None:
 def test_devices(npubox: Npubox) -> None:
     answer = npubox("devices")
     assert answer.status == 0
-    assert "imx93" in answer.out
-    assert "ethos-u65-256" in answer.out
+    (line,) = [line for line in answer.out.splitlines() if line.split()[:1] == ["imx93"]]
+    assert "ethos-u65-256" in line
+    assert "policy mainline" in line
     presets = {preset["name"]: preset for preset in json.loads(npubox("devices", "--json").out)["presets"]}
-    assert "ethos-u65-256" in presets["imx93"]["accelerator"]
+    assert presets["imx93"]["devices"] == ["ethos-u65-256"]
+    assert presets["imx93"]["policy"] == "mainline"
+    assert presets["generic-u55-32"]["policy"] == "hardware"
+
+
+def test_run_on_another_npu(npubox: Npubox, image: Path, expected: list[list[int]]) -> None:
+    options = ("--device", "ethos-u55-128", "--legacy", "--memory-mode", "Sram_Only", "--optimise", "Size")
+    answer = npubox("run", DIGITS, "--input", image, *options, "--verify")
+    assert answer.status == 0, answer.err
+    for words in ("on ethos-u55-128", "policy hardware", "(legacy stream)", "verified"):
+        assert words in answer.out
+    report = json.loads(npubox("run", DIGITS, "--input", image, "--policy", "hardware", "--json").out)
+    assert report["outputs"][0]["values"] == expected
+    told = (report["accelerator"], report["policy"], report["generator"])
+    assert told == ("ethos-u65-256", "hardware", "Regor")
+
+
+def test_dump_layers(npubox: Npubox, image: Path, expected: list[list[int]], tmp_path: Path) -> None:
+    answer = npubox("run", DIGITS, "--input", image, "--repeat", 2, "--dump-layers", tmp_path / "dump")
+    assert answer.status == 0, answer.err
+    layers = json.loads((tmp_path / "dump" / "layers.json").read_text())["layers"]
+    assert {layer["job"] for layer in layers} == {0}  # of the first run
+    last = np.load(tmp_path / "dump" / layers[-1]["file"])
+    assert last.reshape(1, -1).tolist() == expected
+
+
+def test_run_and_disasm_raw_output(
+    npubox: Npubox, image: Path, expected: list[list[int]], tmp_path: Path
+) -> None:
+    path = raw_file(tmp_path, DIGITS.read_bytes(), "ethos-u55-128")
+    np.save(tmp_path / "x.npy", np.load(image).reshape(1, 1, 1, 8, 8, 1))
+    run = ("run", path, "--device", "ethos-u55-128", "--input", tmp_path / "x.npy", "--signed", "--json")
+    answer = npubox(*run)
+    assert answer.status == 0, answer.err
+    assert np.reshape(json.loads(answer.out)["outputs"][0]["values"], (1, 10)).tolist() == expected
+    one_sentence(npubox(*run, "--verify"), "before Vela")
+    one_sentence(npubox(*run, "--legacy"), "already is compiled")
+    assert "NPU_OP_CONV" in npubox("disasm", path).out
+
+
+def test_compile_options(npubox: Npubox, tmp_path: Path) -> None:
+    out = tmp_path / "out.tflite"
+    options = ("--system-config", "Ethos_U65_Embedded", "--memory-mode", "Sram_Only", "--legacy")
+    answer = npubox("compile", DIGITS, "-o", out, *options)
+    assert answer.status == 0, answer.err
+    (operator,) = read_network(out).operators
+    assert operator.npu is not None
+    assert operator.npu.stream.generator == "legacy"
+    assert used_regions(operator.npu.stream.words) == {0, 1}
 
 
 def test_compile_then_disasm(npubox: Npubox, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import npubox
 from npubox.devices.ethosu_npu.npu import Injection
 from npubox.formats.tflite import read_network
 from npubox.hw.ethosu.commands import Cmd0
+from npubox.machines import control
 from tests.networks import compiled_by_vela
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.tflite"
@@ -67,3 +68,16 @@ def test_closing_the_machine_with_a_job_in_flight() -> None:
     with npubox.open("imx93") as device, device.load(DIGITS) as network:
         for _ in range(20):
             network.submit(IMAGE).close()
+
+
+def test_more_jobs_in_flight_than_reports_are_kept(
+    device: npubox.Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "KEPT_REPORTS", 4)
+    with device.load(DIGITS) as network:
+        first = network.submit(IMAGE)
+        for _ in range(5):
+            network.submit(IMAGE).close()
+        waiting = [network.submit(IMAGE) for _ in range(20)]
+        for inference in (*waiting, first):
+            assert inference.cycles == first.cycles

@@ -21,8 +21,8 @@ REGISTERS = {
 }
 
 
-def words(operation: Cmd0, parameter: int = 0, changes: dict[Cmd0, int] | None = None) -> bytes:
-    registers = {**REGISTERS, **(changes or {})}
+def words(operation: Cmd0, parameter: int = 0, changes: dict[Cmd0, int | None] | None = None) -> bytes:
+    registers = {code: value for code, value in {**REGISTERS, **(changes or {})}.items() if value is not None}
     stream = [code | value << 16 for code, value in registers.items()]
     stream += [Cmd1.IFM_BASE0 | CMD1_CONTROL, Cmd0.OP_POOL]  # a payload is no command
     stream += [operation | parameter << 16, Cmd0.OP_STOP | 0xFFFF << 16]
@@ -37,6 +37,7 @@ def words(operation: Cmd0, parameter: int = 0, changes: dict[Cmd0, int] | None =
         (words(Cmd0.OP_DEPTHWISE, 0, {Cmd0.OFM_PRECISION: 1 << 8}), {1, 3, 4}),
         (words(Cmd0.OP_POOL, 1), {1, 3, 5}),
         (words(Cmd0.OP_POOL, 1, {Cmd0.OFM_PRECISION: 1 << 8}), {1, 3}),
+        (words(Cmd0.OP_POOL, 1, {Cmd0.SCALE_REGION: None}), {1, 3}),
         (words(Cmd0.OP_ELEMENTWISE, ElementwiseMode.ADD), {1, 2, 3}),
         (words(Cmd0.OP_ELEMENTWISE, ElementwiseMode.ABS), {1, 3}),
         (words(Cmd0.OP_ELEMENTWISE, 0, {Cmd0.IFM2_BROADCAST: IFM2_CONSTANT}), {1, 3}),

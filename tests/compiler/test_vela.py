@@ -15,7 +15,7 @@ from npubox.compiler import vela
 from npubox.compiler.vela import CompiledFile, cache_directory, compile_network
 from npubox.errors import ModelError
 from npubox.formats.tflite import read_network
-from tests.networks import compiled_by_vela, fully_connected, shared_network
+from tests.networks import compiled_by_vela, fully_connected, packed, shared_network, unpacked
 
 TINY = fully_connected()
 
@@ -182,3 +182,23 @@ def test_a_crash_of_vela_is_one_sentence() -> None:
 def test_importing_the_compiler_does_not_import_vela() -> None:
     code = "import sys, npubox.compiler.vela; sys.exit('ethosu' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("generator", [(), ("--debug-force-legacy-core",)], ids=["Regor", "legacy"])
+def test_a_sources_own_memory_plan_is_left_out(generator: tuple[str, ...]) -> None:
+    """Files for tflite-micro carry one; with it in, Vela's output has a plan for other tensors."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = unpacked(fully_connected())
+    plan = schema.BufferT()
+    plan.data = np.array([0, 1, 4, 0, -1, -1, 16], "<i4").view(np.uint8)
+    model.buffers.append(plan)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = "OfflineMemoryAllocation", len(model.buffers) - 1
+    model.metadata = [entry]
+    content = packed(model)
+    assert read_network(content).arena_size == 20
+    compiled = read_network(compile_network(content, "ethos-u65-256", extra=generator, cache=False).content)
+    plain = compiled_by_vela(fully_connected(), "ethos-u65-256", *generator)
+    assert compiled.arena_size == plain.arena_size
+    assert [tensor.arena_offset for tensor in compiled.tensors] == [t.arena_offset for t in plain.tensors]

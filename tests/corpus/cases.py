@@ -132,7 +132,6 @@ LEGACY_WITHOUT_SCALES = (
     "softmax_int16",
     "softmax_rows_int8",
 )
-LEGACY_WITHOUT_CONSTANTS = ("avg_pool_3_same_int8", "max_pool_3_same_int16")
 LEGACY_ON_CPU = ("matmul_int8",)
 
 WHOLE = tuple(name for name in NAMES if name not in {*MIXED, *NO_CPU_KERNEL, *REFUSED})

@@ -13,7 +13,6 @@ from npubox.formats.tflite import read_network
 from tests.corpus import oracles
 from tests.corpus.cases import (
     LEGACY_ON_CPU,
-    LEGACY_WITHOUT_CONSTANTS,
     LEGACY_WITHOUT_SCALES,
     MIXED,
     NAMES,
@@ -111,14 +110,7 @@ def test_other_configurations(devices: Devices, accelerator: str, name: str) -> 
 
 @pytest.mark.parametrize("name", [name for name in SUBSET if name not in LEGACY_ON_CPU])
 @pytest.mark.parametrize("accelerator", LEGACY_DEVICES)
-def test_legacy_streams(
-    request: pytest.FixtureRequest, devices: Devices, accelerator: str, name: str
-) -> None:
-    if name in LEGACY_WITHOUT_CONSTANTS:
-        reason = (
-            "the client takes a SCALE_REGION that is never set for region 0, which this file leaves empty"
-        )
-        request.applymarker(pytest.mark.xfail(strict=True, raises=npubox.ModelError, reason=reason))
+def test_legacy_streams(devices: Devices, accelerator: str, name: str) -> None:
     check(devices[accelerator, "hardware" if name in LEGACY_WITHOUT_SCALES else None], load(name), LEGACY)
 
 

@@ -75,9 +75,10 @@ def test_session(block: Block, folder: Path) -> None:
     for command, shown in played:
         assert command == "make demo" or command.startswith("npubox ")
         printed = run(folder, "sh", "-c", command)
-        assert doctest.OutputChecker().check_output(
-            comparable(shown), comparable(printed), doctest.ELLIPSIS
-        ), f"line {block.line} of README.md shows for `{command}`:\n{shown}\nand it prints:\n{printed}"
+        same = doctest.OutputChecker().check_output(comparable(shown), comparable(printed), doctest.ELLIPSIS)
+        assert same, (
+            f"line {block.line} of README.md shows for `{command}`:\n{shown}\nbut it prints:\n{printed}"
+        )
 
 
 def test_make_demo_runs_what_the_session_plays() -> None:

@@ -6,8 +6,6 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,7 @@ from hypothesis import strategies as st
 
 from npubox.errors import ModelError
 from npubox.formats.raw_npz import read_raw_npz
-from tests.networks import compiled_by_vela, fully_connected, shared_network
-
-
-def raw_file(directory: Path, content: bytes, accelerator: str, *extra: str) -> Path:
-    (directory / "n.tflite").write_bytes(content)
-    command = [sys.executable, "-P", "-m", "ethosu.vela", str(directory / "n.tflite"), *extra]
-    command += ["--accelerator-config", accelerator, "--output-format", "raw", "--output-dir", str(directory)]
-    subprocess.run(command, check=True, capture_output=True)
-    (path,) = directory.glob("*.npz")
-    return path
+from tests.networks import compiled_by_vela, fully_connected, raw_file, shared_network
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@
 
 SUBMIT wants a buffer for each region the stream uses and refuses one for any other, so the client has
 to know. The rules are the kernel's (ethosu-accel.md §4.3): an operation counts the regions of the
-operands it reads and writes, as the *_REGION registers stand when it starts.
+operands it reads and writes, as the *_REGION registers stand when it starts. Mainline's driver refuses
+a stream that leaves one of them unset; an NPU may do without (pools of the legacy generator).
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ def used_regions(words: bytes) -> frozenset[int]:
             sides = (registers.get(side) for side in (Cmd0.DMA0_SRC_REGION, Cmd0.DMA0_DST_REGION))
             used.update(r & _REGION_BITS for r in sides if r is not None and not r & INTERNAL_REGION_BIT)
         else:
-            operands = _operands(code, parameter, registers)
-            used.update(registers.get(operand, 0) & _REGION_BITS for operand in operands)
+            operands = (registers.get(operand) for operand in _operands(code, parameter, registers))
+            used.update(region & _REGION_BITS for region in operands if region is not None)
     return frozenset(used)
 
 

@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 from npubox.errors import ModelError
-from npubox.formats.tflite import read_network, require_quantized
+from npubox.formats.tflite import read_network, require_quantized, without_offline_plan
 
 ACCELERATORS = (
     *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),
@@ -99,12 +99,13 @@ def compile_network(
     require_quantized(network)
     options = _options(accelerator, system_config, memory_mode, extra)
     version = metadata.version("ethos-u-vela")
-    key = _key(network.content, version, options)
+    content = without_offline_plan(network.content)
+    key = _key(content, version, options)
     directory = cache_directory() if cache else None
     found = _find(directory, key) if directory else None
     if found is not None:
         return CompiledFile(found[0], found[1], cached=True, version=version)
-    compiled = _run_vela(network.name, network.content, options)
+    compiled = _run_vela(network.name, content, options)
     path = _store(directory, key, compiled) if directory else None
     return CompiledFile(path, compiled, cached=False, version=version)
 

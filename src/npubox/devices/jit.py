@@ -38,11 +38,14 @@ else:
 @cache
 def cache_directory() -> Path:
     """Where the compiled kernels of exactly these sources are kept."""
-    digest = hashlib.sha256(numba.__version__.encode())
+    settings = (numba.__version__, numba.config.BOUNDSCHECK, os.environ.get("NPUBOX_PORTABLE", "0"))
+    digest = hashlib.sha256(repr(settings).encode())
     for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "npubox" / "kernels" / digest.hexdigest()[:16]
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not root.is_absolute():  # as the XDG specification has it
+        root = Path.home() / ".cache"
+    return root / "npubox" / "kernels" / digest.hexdigest()[:16]
 
 
 def compiled_before() -> bool:
@@ -94,6 +97,31 @@ def _pointer_to(type_: types.Type) -> Any:
 pointer_u8, pointer_i8 = _pointer_to(types.uint8), _pointer_to(types.int8)
 pointer_i16, pointer_i32 = _pointer_to(types.int16), _pointer_to(types.int32)
 pointer_i64 = _pointer_to(types.int64)
+
+
+def _atomic(arguments: int, emit: Callable[[Any, Any, list[Any]], Any]) -> Any:
+    """A function for kernels of one int64 cell, by its address, shared between threads."""
+    names = ", ".join(f"a{n}" for n in range(arguments))
+    signature = types.int64(*[types.int64] * arguments)
+
+    def generate(context: Any, builder: Any, _: Any, values: Any) -> Any:
+        pointer = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
+        return emit(builder, pointer, values[1:])
+
+    # Numba takes the number of arguments from the function it is given.
+    scope: dict[str, Any] = {"signature": signature, "generate": generate}
+    exec(f"def atomic(typing_context, {names}): return signature, generate", scope)
+    return intrinsic(scope["atomic"])
+
+
+def _store_cell(builder: Any, pointer: Any, values: list[Any]) -> Any:
+    builder.store_atomic(values[0], pointer, "seq_cst", 8)
+    return values[0]
+
+
+load_cell = _atomic(1, lambda builder, pointer, _: builder.load_atomic(pointer, "seq_cst", 8))
+store_cell = _atomic(2, _store_cell)
+add_cell = _atomic(2, lambda builder, pointer, v: builder.atomic_rmw("add", pointer, v[0], "seq_cst"))
 
 
 @intrinsic  # type: ignore[untyped-decorator]

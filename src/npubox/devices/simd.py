@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inner loops of the byte kernels in AVX-512 (VNNI), as LLVM code for Numba kernels to call.
+"""The inner loops of the byte kernels as LLVM vector code, for Numba kernels to call.
 
-A tile of pixels by channels is accumulated in registers with vpdpbusd (sums of products of unsigned by
-signed bytes, exact in int32 as it does not saturate), requantised there and stored as bytes. All
-arguments are 64-bit integers; addresses are real addresses, so whoever calls has checked them, and has
-proved that every sum fits int32.
+A tile of pixels by channels is accumulated in registers (sums of products of unsigned by signed bytes,
+exact modulo 2^32), requantised there and stored as bytes. Where the CPU has AVX512-VNNI the products
+are its vpdpbusd, which does not saturate; elsewhere the same in 16-bit multiplications, which LLVM
+turns into what the CPU has. All arguments are 64-bit integers; addresses are real addresses, so
+whoever calls has checked them, and has proved that every finished sum fits int32.
 
 A *vector* is 16 channels. Its requantisation is `PARAMETER_BYTES` of constants, see `Lane`.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable
 from enum import IntEnum
@@ -21,8 +23,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+PORTABLE = "NPUBOX_PORTABLE"  # set to 1: do without these instructions, as on a CPU that lacks them
 _FEATURES = llvm.get_host_cpu_features() if platform.machine() == "x86_64" else {}
-AVAILABLE = all(_FEATURES.get(name, False) for name in ("avx512vnni", "avx512bw", "avx512dq", "avx512vl"))
+VNNI = os.environ.get(PORTABLE, "0") in ("", "0") and all(
+    _FEATURES.get(name, False) for name in ("avx512vnni", "avx512bw", "avx512dq", "avx512vl")
+)
 
 LANES = 16
 ZMM = 64
@@ -51,6 +56,7 @@ PARAMETER_BYTES = ZMM * len(Lane)
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _V16I32, _V8I64 = ir.VectorType(_I32, LANES), ir.VectorType(_I64, LANES // 2)
+_V32I16, _V32I32 = ir.VectorType(_I16, 2 * LANES), ir.VectorType(_I32, 2 * LANES)
 _V64I8, _V16I8 = ir.VectorType(_I8, ZMM), ir.VectorType(_I8, LANES)
 _V16I1 = ir.VectorType(_I1, LANES)
 
@@ -86,7 +92,9 @@ class _Code:
         return self.splat(self.b.trunc(value, _I32))
 
     def variable(self, value: ir.Value) -> ir.Value:
-        place = self.b.alloca(value.type)
+        """A place in the function's entry, so that loops do not grow the stack, set to `value` here."""
+        with self.b.goto_entry_block():
+            place = self.b.alloca(value.type)
         self.b.store(value, place)
         return place
 
@@ -105,6 +113,8 @@ class _Code:
 
     def dot(self, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
         """total[i] += sum of 4 products of bytes."""
+        if not VNNI:
+            return self._portable_dot(total, unsigned, signed)
         name = "llvm.x86.avx512.vpdpbusd.512"
         function = self.b.module.globals.get(name)
         if function is None:
@@ -112,15 +122,34 @@ class _Code:
             function = ir.Function(self.b.module, type_, name)
         return self.b.call(function, [total, self.b.bitcast(unsigned, _V64I8), signed])
 
-    def store_bytes(self, value: ir.Value, address: ir.Value, mask: ir.Value) -> None:
-        """The lanes of 16 bytes that `mask` (<16 x i1>) has."""
-        name = "llvm.masked.store.v16i8.p0"
-        function = self.b.module.globals.get(name)
-        pointer = _V16I8.as_pointer()
-        if function is None:
-            type_ = ir.FunctionType(ir.VoidType(), [_V16I8, pointer, _V16I1])
-            function = ir.Function(self.b.module, type_, name)
-        self.b.call(function, [value, self.b.inttoptr(address, pointer), mask])
+    def _portable_dot(self, total: ir.Value, unsigned: ir.Value, signed: ir.Value) -> ir.Value:
+        """Bytes 0 and 2 of each lane, then 1 and 3, as pairs of 16-bit products (x86: pmaddwd)."""
+        b, eight = self.b, ir.Constant(_V32I16, [8] * 32)
+        x, w = b.bitcast(unsigned, _V32I16), b.bitcast(signed, _V32I16)
+        low = b.and_(x, ir.Constant(_V32I16, [0xFF] * 32)), b.ashr(b.shl(w, eight), eight)
+        high = b.lshr(x, eight), b.ashr(w, eight)
+        for bytes_, weights in (low, high):
+            products = b.mul(b.sext(bytes_, _V32I32), b.sext(weights, _V32I32))
+            for first in (0, 1):
+                lanes = ir.Constant(_V16I32, list(range(first, 32, 2)))
+                total = b.add(total, b.shuffle_vector(products, ir.Constant(_V32I32, ir.Undefined), lanes))
+        return total
+
+    def store_bytes(self, value: ir.Value, address: ir.Value, mask: ir.Value | None = None) -> None:
+        """16 bytes, or the lanes of them whose bits `mask` has."""
+        pointer = self.b.inttoptr(address, _V16I8.as_pointer())
+        if mask is None:
+            self.b.store(value, pointer, align=1)
+            return
+        with self.b.if_else(self.b.icmp_signed("==", mask, self.const(0xFFFF))) as (whole, part):
+            with whole:
+                self.b.store(value, pointer, align=1)
+            with part:
+                name = "llvm.masked.store.v16i8.p0"
+                type_ = ir.FunctionType(ir.VoidType(), [_V16I8, pointer.type, _V16I1])
+                function = self.b.module.globals.get(name) or ir.Function(self.b.module, type_, name)
+                lanes = self.b.bitcast(self.b.trunc(mask, _I16), _V16I1)
+                self.b.call(function, [value, pointer, lanes])
 
 
 class _Requantise:
@@ -160,17 +189,14 @@ class _Requantise:
         b = self._code.b
         by32 = ir.Constant(_V8I64, [32] * 8)
         scale = b.ashr(b.shl(self._scale[n], by32), by32)
-        negative = b.icmp_signed("<", value, ir.Constant(_V8I64, [0] * 8))
+        product = b.mul(value, scale)
+        negative = b.icmp_signed("<", product, ir.Constant(_V8I64, [0] * 8))
         term = b.select(negative, self._below[n], self._above[n])
-        return b.ashr(b.add(b.mul(value, scale), term), self._shift[n])
+        return b.ashr(b.add(product, term), self._shift[n])
 
     def _select(self, comparison: str, value: ir.Value, limit: ir.Value) -> ir.Value:
         b = self._code.b
         return b.select(b.icmp_signed(comparison, value, limit), limit, value)
-
-
-def _mask(code: _Code, bits: ir.Value) -> ir.Value:
-    return code.b.bitcast(code.b.trunc(bits, _I16), _V16I1)
 
 
 def _intrinsic(emit: Callable[[_Code, list[ir.Value]], None], arguments: int) -> Any:
@@ -186,6 +212,39 @@ def _intrinsic(emit: Callable[[_Code, list[ir.Value]], None], arguments: int) ->
     scope: dict[str, Any] = {"signature": signature, "generate": generate}
     exec(f"def simd(typing_context, {names}): return signature, generate", scope)
     return intrinsic(scope["simd"])
+
+
+def copy_blocks() -> Any:
+    """A function for kernels, on any CPU: copy a row of pixels made of 16-byte blocks.
+
+    (target, target pixel step, target block step, source, source pixel step, source block step, pixels,
+    blocks, flip): every byte xor `flip`.
+    """
+
+    def emit(code: _Code, arguments: list[ir.Value]) -> None:
+        target, to_pixel, to_block, source, from_pixel, from_block, pixels, blocks, flip = arguments
+        b = code.b
+        undefined = ir.Constant(_V16I8, ir.Undefined)
+        one = b.insert_element(undefined, b.trunc(flip, _I8), ir.Constant(_I32, 0))
+        flips = b.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
+        block_from, block_to = code.variable(source), code.variable(target)
+
+        def one_block(_: ir.Value) -> None:
+            at, to = code.variable(b.load(block_from)), code.variable(b.load(block_to))
+
+            def one_pixel(_: ir.Value) -> None:
+                values = code.load(b.load(at), _V16I8)
+                code.store_bytes(b.xor(values, flips), b.load(to))
+                b.store(code.plus(b.load(at), from_pixel), at)
+                b.store(code.plus(b.load(to), to_pixel), to)
+
+            code.counted(pixels, one_pixel)
+            b.store(code.plus(b.load(block_from), from_block), block_from)
+            b.store(code.plus(b.load(block_to), to_block), block_to)
+
+        code.counted(blocks, one_block)
+
+    return _intrinsic(emit, 9)
 
 
 def tile(rows: int, vectors: int) -> Any:
@@ -225,8 +284,6 @@ def tile(rows: int, vectors: int) -> Any:
 
         code.counted(count, segment)
         limits = [code.splat64(value) for value in (zero, low, high)]
-        everything = ir.Constant(_V16I1, [1] * LANES)
-        last = _mask(code, last_mask)
         targets = [code.word(outputs, i) for i in range(rows)]
         for v in range(vectors):
             requantise = _Requantise(code, code.plus(parameters, PARAMETER_BYTES * v), *limits)
@@ -234,7 +291,7 @@ def tile(rows: int, vectors: int) -> Any:
             for i in range(rows):
                 window = code.splat(code.load(code.plus(windows, 4 * i), _I32))
                 total = b.add(b.load(sums[i][v]), b.mul(window, requantise.offset))
-                mask = last if v == vectors - 1 else everything
+                mask = last_mask if v == vectors - 1 else None
                 code.store_bytes(requantise(total), code.plus(targets[i], block), mask)
 
     return _intrinsic(emit, 14)
@@ -251,11 +308,10 @@ def depthwise_row() -> Any:
 
     def emit(code: _Code, arguments: list[ir.Value]) -> None:
         (image, step, pixels, taps, groups, weights, second, parameters, output, output_step) = arguments[:10]
-        mask_bits, zero, low, high = arguments[10:]
+        mask, zero, low, high = arguments[10:]
         b = code.b
         limits = [code.splat64(value) for value in (zero, low, high)]
         requantise = _Requantise(code, parameters, *limits)
-        mask = _mask(code, mask_bits)
         two_planes = b.icmp_signed("!=", second, code.const(0))
         source, target = code.variable(image), code.variable(output)
 

@@ -120,9 +120,7 @@ def _dtype(name: str, size: int, quantization: Quantization | None, signed: bool
     if size == 1 and signed is None:
         zero_point = quantization.zero_points[0] if quantization is not None else 0
         if 0 <= zero_point <= 127:
-            raise ModelError(
-                f"it does not say whether {name} is int8 or uint8: say --signed or --unsigned"
-            )
+            raise ModelError(f"it does not say whether {name} is int8 or uint8: say --signed or --unsigned")
         signed = zero_point < 0
     found = DTYPES.get((size, signed if size == 1 else None))
     if found is None:

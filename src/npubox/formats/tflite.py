@@ -69,6 +69,15 @@ def read_network(source: Path | str | bytes) -> Network:
         raise ModelError(f"{name} is damaged ({error}): export or download it again") from error
 
 
+def without_offline_plan(content: bytes) -> bytes:
+    """The file with its offline memory plan, if any, under a name that nobody looks for.
+
+    Vela 5.2 takes a plan over from its source in place of its own, for tensors that are no longer there.
+    """
+    prefix = struct.pack("<I", len(OFFLINE_PLAN))
+    return content.replace(prefix + OFFLINE_PLAN, prefix + OFFLINE_PLAN[::-1])
+
+
 def require_quantized(network: Network) -> None:
     """Raise `ModelError` when nothing in the network computes in quantised integers."""
     if network.compiled:

@@ -15,6 +15,8 @@ from enum import Enum
 from typing import Protocol
 
 from npubox.bus.virtual import AddressSpace, DmaFault, InterruptLine, VirtualClock
+from npubox.devices.ethosu_npu.assistant import Assistant
+from npubox.devices.ethosu_npu.assistant import wanted as assistance_wanted
 from npubox.devices.ethosu_npu.configuration import Configuration
 from npubox.devices.ethosu_npu.faults import Fault, Refused, RunReport
 from npubox.devices.ethosu_npu.kernels.program import State
@@ -37,6 +39,7 @@ log = logging.getLogger(__name__)
 KEPT_PLANS = 64
 LONGEST_OPERATION = 10**9  # ns of device time; a longer one is a hang to whoever waits for it
 SLICE = 10**6  # ns of device time between looks at resets and the clock, roughly
+WORTH_ASSISTING = 200_000  # cycles of a stream
 NANOSECONDS = 10**9
 
 
@@ -93,6 +96,7 @@ class VirtualNpu:
         self._plans: OrderedDict[bytes, Plan] = OrderedDict()
         self._cells = new_state()
         self._offsets: tuple[int, ...] = (0,)
+        self._assistant = Assistant(self._shram, self._cells) if assistance_wanted() else None
         self._injection: Injection | None = None
         self._requested = False
         self._abort = False
@@ -180,7 +184,7 @@ class VirtualNpu:
     def _clear(self) -> None:
         self._registers.clear()
         self._offsets = (0,)
-        self._cells[:] = 0
+        self._cells[State.STEP] = self._cells[State.STOP] = 0
         self._status = Status(0)
         self._irq_history = 0
         self._pmu = Pmu()
@@ -200,6 +204,8 @@ class VirtualNpu:
             self._abandon()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        if self._assistant is not None:
+            self._assistant.close()
 
     # Execution
 
@@ -260,6 +266,18 @@ class VirtualNpu:
         with self._state:
             self._offsets = plan.offsets
             self._cells[State.STEP] = 0
+        if self._assistant is None or plan.costs[-1].total < WORTH_ASSISTING:
+            return self._follow(run, plan, regions, queue, injection)
+        self._assistant.start(plan.program)
+        try:
+            return self._follow(run, plan, regions, queue, injection)
+        finally:
+            self._assistant.stop()
+
+    def _follow(
+        self, run: _Run, plan: Plan, regions: Regions, queue: int, injection: Injection | None
+    ) -> int:
+        """Execute the entries of `plan` in order; the mask of its OP_STOP."""
         while run.index < len(plan.entries):
             if self._cells[State.STOP]:
                 raise _Aborted

@@ -109,6 +109,10 @@ class Program:
         """Execute rows first .. last - 1; the index of the first that was left to Python, or last."""
         return native.run(self._rows, first, last, regions.windows, shram.address, state)
 
+    def assist(self, shram: Shram, state: Int64Array) -> int:
+        """Share the work of `run`, called in another thread, until it is told to leave."""
+        return native.assist(self._rows, shram.address, state)
+
     def learn(self, index: int) -> None:
         """The Python form of step `index` has run: remember it as a row."""
         step = self._steps[index]

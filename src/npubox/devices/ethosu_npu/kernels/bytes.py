@@ -3,7 +3,7 @@
 
 The IFM is a padded byte image (`gather_bytes`: int8 offset by 128, borders at the zero point), weights
 are signed bytes. Whoever calls has proved that every finished sum fits int32; on the way sums may wrap.
-The inner loops are `npubox.devices.simd` where the CPU has AVX512-VNNI, plain loops elsewhere.
+The inner loops are `npubox.devices.simd`.
 """
 
 from __future__ import annotations
@@ -22,18 +22,14 @@ ByteArray = npt.NDArray[np.uint8]
 Int8Array = npt.NDArray[np.int8]
 Int64Array = npt.NDArray[np.int64]
 
-ROWS = (0, 14, 12, 8, 6)  # pixels of a tile by its number of vectors
+# Pixels of a tile by its number of vectors, and channels of the widest tile: what fits the registers.
+ROWS = (0, 14, 12, 8, 6) if simd.VNNI else (0, 4, 4, 4, 4)
+BLOCK = 4 * LANES if simd.VNNI else LANES
 _ROWS1, _ROWS2, _ROWS3, _ROWS4 = ROWS[1:]
-MAX_ROWS = 14
-BLOCK = 64
+MAX_ROWS = max(ROWS)
 
 _NHCWB16, _STRIDE_C, _STRIDE_X = int(Map.NHCWB16), int(Map.STRIDE_C), int(Map.STRIDE_X)
 _WIDTH0 = int(Map.WIDTH0)
-_DIRECT = simd.AVAILABLE  # whether the inner loops store at addresses of their own
-
-_BIAS, _OFFSET = int(Lane.BIAS) * 16, int(Lane.OFFSET) * 16  # in int32
-_SCALE, _ABOVE = int(Lane.SCALE0) * 8, int(Lane.ABOVE0) * 8  # in int64
-_BELOW, _SHIFT = int(Lane.BELOW0) * 8, int(Lane.SHIFT0) * 8
 
 
 def pack_parameters(
@@ -65,173 +61,81 @@ def pack_parameters(
     return words.reshape(-1).view(np.uint8)
 
 
+_tile1, _tile2 = simd.tile(ROWS[1], 1), simd.tile(ROWS[2], 2)
+_tile3, _tile4 = simd.tile(ROWS[3], 3), simd.tile(ROWS[4], 4)
+_depthwise_row = simd.depthwise_row()
+
+
 @helper
-def _plain_requantise(
-    total: int, parameters: Any, vector: int, lane: int, zero: int, low: int, high: int
-) -> int:
-    narrow = parameters.view(np.int32)[vector * (PARAMETER_BYTES // 4) :]
-    wide = parameters.view(np.int64)[vector * (PARAMETER_BYTES // 8) :]
-    half = 8 * (lane & 1) + (lane >> 1)
-    value = i64(np.int32(total + narrow[_BIAS + lane]))
-    term = wide[_ABOVE + half] if value >= 0 else wide[_BELOW + half]
-    result = ((value * wide[_SCALE + half] + term) >> wide[_SHIFT + half]) + zero
-    return i64(min(max(result, low), high))
+def _tile(
+    image: Any,
+    pixels: Any,
+    segments: Any,
+    length: int,
+    weights: Any,
+    start: int,
+    vectors: int,
+    parameters: Any,
+    first: int,
+    windows: Any,
+    outputs: Any,
+    block_stride: int,
+    last_mask: int,
+    zero: int,
+    low: int,
+    high: int,
+) -> None:
+    x, at, seg = image.ctypes.data, pixels.ctypes.data, segments.ctypes.data
+    w, out, count = weights.ctypes.data + start, outputs.ctypes.data, i64(segments.shape[0])
+    par = parameters.ctypes.data + first // LANES * PARAMETER_BYTES
+    win = windows.ctypes.data
+    if vectors == 4:
+        _tile4(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
+    elif vectors == 3:
+        _tile3(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
+    elif vectors == 2:
+        _tile2(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
+    else:
+        _tile1(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
 
 
-if simd.AVAILABLE:
-    _tile1, _tile2 = simd.tile(ROWS[1], 1), simd.tile(ROWS[2], 2)
-    _tile3, _tile4 = simd.tile(ROWS[3], 3), simd.tile(ROWS[4], 4)
-    _depthwise_row = simd.depthwise_row()
-
-    @helper
-    def _tile(
-        image: Any,
-        pixels: Any,
-        segments: Any,
-        length: int,
-        weights: Any,
-        start: int,
-        vectors: int,
-        parameters: Any,
-        first: int,
-        windows: Any,
-        outputs: Any,
-        block_stride: int,
-        last_mask: int,
-        zero: int,
-        low: int,
-        high: int,
-        scratch: Any,
-    ) -> None:
-        x, at, seg = image.ctypes.data, pixels.ctypes.data, segments.ctypes.data
-        w, out, count = weights.ctypes.data + start, outputs.ctypes.data, i64(segments.shape[0])
-        par = parameters.ctypes.data + first // LANES * PARAMETER_BYTES
-        win = windows.ctypes.data
-        if vectors == 4:
-            _tile4(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
-        elif vectors == 3:
-            _tile3(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
-        elif vectors == 2:
-            _tile2(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
-        else:
-            _tile1(x, at, seg, count, length, w, par, win, out, block_stride, last_mask, zero, low, high)
-
-    @helper
-    def _row(
-        image: Any,
-        start: int,
-        step: int,
-        pixels: int,
-        taps: Any,
-        weights: Any,
-        second: Any,
-        parameters: Any,
-        vector: int,
-        output: int,
-        output_step: int,
-        mask: int,
-        zero: int,
-        low: int,
-        high: int,
-        scratch: Any,
-    ) -> None:
-        groups = i64(taps.shape[0] // 4)
-        plane = vector * groups * 4 * LANES
-        more = second.ctypes.data + plane if second.shape[0] else i64(0)
-        _depthwise_row(
-            image.ctypes.data + start,
-            step,
-            pixels,
-            taps.ctypes.data,
-            groups,
-            weights.ctypes.data + plane,
-            more,
-            parameters.ctypes.data + vector * PARAMETER_BYTES,
-            output,
-            output_step,
-            mask,
-            zero,
-            low,
-            high,
-        )
-
-else:
-
-    @helper
-    def _tile(
-        image: Any,
-        pixels: Any,
-        segments: Any,
-        length: int,
-        weights: Any,
-        start: int,
-        vectors: int,
-        parameters: Any,
-        first: int,
-        windows: Any,
-        outputs: Any,
-        block_stride: int,
-        last_mask: int,
-        zero: int,
-        low: int,
-        high: int,
-        scratch: Any,
-    ) -> None:
-        columns = LANES * vectors
-        sums = np.zeros(BLOCK, np.int32)
-        offsets = parameters.view(np.int32)
-        for row in range(ROWS[vectors]):
-            sums[:] = 0
-            w = start
-            for s in range(segments.shape[0]):
-                at = pixels[row] + segments[s]
-                for k in range(4 * length):
-                    x = np.int32(image[at + k])
-                    base = w + (k >> 2) * 4 * columns + (k & 3)
-                    for j in range(columns):
-                        sums[j] += x * np.int32(weights[base + 4 * j])
-                w += 4 * length * columns
-            for j in range(columns):
-                vector, lane = (first + j) // LANES, j % LANES
-                offset = i64(offsets[vector * (PARAMETER_BYTES // 4) + _OFFSET + lane])
-                total = sums[j] + offset * windows[row]
-                result = _plain_requantise(total, parameters, vector, lane, zero, low, high)
-                scratch[row * BLOCK + j] = result & 0xFF
-
-    @helper
-    def _row(
-        image: Any,
-        start: int,
-        step: int,
-        pixels: int,
-        taps: Any,
-        weights: Any,
-        second: Any,
-        parameters: Any,
-        vector: int,
-        output: int,
-        output_step: int,
-        mask: int,
-        zero: int,
-        low: int,
-        high: int,
-        scratch: Any,
-    ) -> None:
-        plane = vector * taps.shape[0] * LANES
-        sums = np.zeros(LANES, np.int32)
-        for x in range(pixels):
-            sums[:] = 0
-            for t in range(taps.shape[0]):
-                at = start + x * step + taps[t]
-                base = plane + (t >> 2) * 4 * LANES + (t & 3)
-                for j in range(LANES):
-                    weight = np.int32(weights[base + 4 * j])
-                    if second.shape[0]:
-                        weight += np.int32(second[base + 4 * j])
-                    sums[j] += np.int32(image[at + j]) * weight
-            for j in range(LANES):
-                result = _plain_requantise(sums[j], parameters, vector, j, zero, low, high)
-                scratch[x * LANES + j] = result & 0xFF
+@helper
+def _row(
+    image: Any,
+    start: int,
+    step: int,
+    pixels: int,
+    taps: Any,
+    weights: Any,
+    second: Any,
+    parameters: Any,
+    vector: int,
+    output: int,
+    output_step: int,
+    mask: int,
+    zero: int,
+    low: int,
+    high: int,
+) -> None:
+    groups = i64(taps.shape[0] // 4)
+    plane = vector * groups * 4 * LANES
+    more = second.ctypes.data + plane if second.shape[0] else i64(0)
+    _depthwise_row(
+        image.ctypes.data + start,
+        step,
+        pixels,
+        taps.ctypes.data,
+        groups,
+        weights.ctypes.data + plane,
+        more,
+        parameters.ctypes.data + vector * PARAMETER_BYTES,
+        output,
+        output_step,
+        mask,
+        zero,
+        low,
+        high,
+    )
 
 
 @helper
@@ -287,7 +191,7 @@ def convolve(
     outputs = np.empty(MAX_ROWS, np.int64)
     windows = np.zeros(MAX_ROWS, np.int32)
     scratch = np.empty(MAX_ROWS * BLOCK, np.uint8)
-    direct = _DIRECT and table.shape[0] == 0
+    direct = table.shape[0] == 0
     start = 0
     for first in range(0, depth, BLOCK):
         count = min(BLOCK, depth - first)
@@ -337,7 +241,6 @@ def convolve(
                 zero,
                 low,
                 high,
-                scratch,
             )
             if not direct:
                 for i in range(valid):
@@ -380,7 +283,7 @@ def depthwise(
     flat = image.reshape(-1)
     row_bytes = image.shape[1] * image.shape[2]
     step = stride_x * image.shape[2]
-    direct = _DIRECT and table.shape[0] == 0
+    direct = table.shape[0] == 0
     scratch = np.empty(width * LANES, np.uint8)
     for y in range(first_row, last_row):
         for x in range(0, width, max(1, min(width, ofm[_WIDTH0]))):
@@ -413,7 +316,6 @@ def depthwise(
                     zero,
                     low,
                     high,
-                    scratch,
                 )
                 if not direct:
                     for i in range(columns):

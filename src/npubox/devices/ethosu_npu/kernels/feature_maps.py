@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from npubox.devices import simd
 from npubox.devices.jit import helper, i64, kernel
 
 ByteArray = npt.NDArray[np.uint8]
@@ -137,6 +138,27 @@ def upscale(values: Int64Array, zeros: int, fill: int, out: Int64Array) -> int:
     return 0
 
 
+_copy_blocks = simd.copy_blocks()
+
+
+@helper
+def _gather_row(
+    memory: Any, at: int, fm: Any, pixels: int, depth: int, flip: int, out: Any, to: int, lanes: int
+) -> None:
+    """`pixels` of one tile's row from byte `at` on, into the flat `out` from `to` on."""
+    blocks = depth >> 4
+    block_step = fm[_STRIDE_C] if fm[_NHCWB16] else i64(16)
+    source, target = memory.ctypes.data + at, out.ctypes.data + to
+    if blocks:
+        _copy_blocks(target, lanes, i64(16), source, fm[_STRIDE_X], block_step, pixels, blocks, flip)
+    rest = depth & 15
+    if rest:
+        first = at + blocks * block_step
+        for x in range(pixels):
+            for c in range(rest):
+                out[to + x * lanes + blocks * 16 + c] = memory[first + x * fm[_STRIDE_X] + c] ^ np.uint8(flip)
+
+
 @kernel("int64(uint8[::1], int64[::1], int64, int64, int64, int64, int64, int64, int64, uint8[:, :, ::1])")
 def gather_bytes(
     memory: ByteArray,
@@ -155,33 +177,22 @@ def gather_bytes(
     `height` and `width` are those after upscaling, `scale` 0 none, 1 nearest, 2 zero-insert; everything
     of `out` that is not the feature map (borders, surplus channels) becomes `fill`.
     """
-    flip = np.uint8(0x80) if fm[_SIGNED] else np.uint8(0)
-    rows, _, lanes = out.shape
-    for y in range(rows):
-        iy = y - top
-        if iy < 0 or iy >= height:
-            out[y, :, :] = fill
+    flip = i64(0x80) if fm[_SIGNED] else i64(0)
+    rows, columns, lanes = out.shape
+    flat = out.reshape(-1)
+    if rows != height or columns != width or lanes != depth or scale == 2:
+        flat[:] = fill
+    for iy in range(height):
+        to = ((iy + top) * columns + left) * lanes
+        if scale == 0:
+            first = min(width, fm[_WIDTH0])
+            _gather_row(memory, pixel(fm, iy, 0), fm, first, depth, flip, flat, to, lanes)
+            if first < width:
+                at = pixel(fm, iy, first)
+                _gather_row(memory, at, fm, width - first, depth, flip, flat, to + first * lanes, lanes)
             continue
-        out[y, :left, :] = fill
-        out[y, left + width :, :] = fill
         for ix in range(width):
-            x = ix + left
-            if scale == 2 and (iy & 1 or ix & 1):
-                out[y, x, :] = fill
-                continue
-            at = pixel(fm, iy >> 1, ix >> 1) if scale else pixel(fm, iy, ix)
-            if fm[_NHCWB16]:
-                for block in range(0, depth, 16):
-                    start = at + (block >> 4) * fm[_STRIDE_C]
-                    if depth - block >= 16:
-                        for c in range(16):
-                            out[y, x, block + c] = memory[start + c] ^ flip
-                    else:
-                        for c in range(depth - block):
-                            out[y, x, block + c] = memory[start + c] ^ flip
-            else:
-                for c in range(depth):
-                    out[y, x, c] = memory[at + c] ^ flip
-            for c in range(depth, lanes):
-                out[y, x, c] = fill
+            if scale == 1 or (iy & 1 == 0 and ix & 1 == 0):
+                at = pixel(fm, iy >> 1, ix >> 1)
+                _gather_row(memory, at, fm, i64(1), depth, flip, flat, to + ix * lanes, lanes)
     return 0

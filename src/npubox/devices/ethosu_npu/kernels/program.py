@@ -18,15 +18,18 @@ import numpy.typing as npt
 from npubox.devices.ethosu_npu.kernels import bytes as byte_kernels
 from npubox.devices.ethosu_npu.kernels import feature_maps, plain, scaling
 from npubox.devices.jit import (
+    add_cell,
     helper,
     i64,
     kernel,
+    load_cell,
     move_bytes,
     pointer_i8,
     pointer_i16,
     pointer_i32,
     pointer_i64,
     pointer_u8,
+    store_cell,
 )
 
 Int64Array = npt.NDArray[np.int64]
@@ -55,10 +58,19 @@ class Window(IntEnum):
 
 
 class State(IntEnum):
-    """Cells shared with whoever watches: the step under way, and a wish to stop before the next."""
+    """Cells shared between threads: the step under way, a wish to stop before the next, and the work
+    that `run` shares with `assist`: whether it is there, what is to be taken (see `_take`), how many
+    chunks are done, the row, where its OFM lies, rows of a chunk, and a wish that it leave."""
 
     STEP = 0
     STOP = 1
+    ASSISTED = 2
+    TAKEN = 3
+    DONE = 4
+    ROW = 5
+    TARGET = 6
+    GRAIN = 7
+    LEAVE = 8
 
 
 class Col(IntEnum):
@@ -115,6 +127,11 @@ _IFM, _IFM2, _OFM, _STREAM0, _STREAMS, _TABLE = 1, 5, 9, 13, 29, 30
 _H, _W, _D, _OH, _OW, _OD = 34, 35, 36, 37, 38, 39
 _B0, _B1, _B2, _B3, _B4, _B5, _B6 = 40, 41, 42, 43, 44, 45, 46
 _A = 47
+_ASSISTED, _TAKEN, _DONE, _ROW, _TARGET, _GRAIN, _LEAVE = 2, 3, 4, 5, 6, 7, 8
+_INDEX_BITS = 20  # of a chunk in TAKEN; as many for the number of chunks above, a serial number on top
+_INDEX_MASK = (1 << _INDEX_BITS) - 1
+_SHARED_WORK = 1 << 17  # multiplications below which a row is not worth sharing
+_CHUNKS = 4
 _FM_COLUMNS = len(feature_maps.Map)
 _POST_COLUMNS = len(scaling.Post)
 
@@ -205,7 +222,7 @@ def _byte_table(row: Any, shram: int) -> Any:
 
 
 @helper
-def _convolve(row: Any, source: int, target: int, shram: int) -> None:
+def _convolve(row: Any, source: int, target: int, shram: int, cells: int) -> None:
     image = numba.carray(pointer_u8(row[_B0]), (row[_A], row[_A + 1], row[_A + 2]))
     feature_maps.gather_bytes(
         _bytes(source, row[_IFM + 3]),
@@ -219,6 +236,41 @@ def _convolve(row: Any, source: int, target: int, shram: int) -> None:
         row[_A + 6],
         image,
     )
+    units = row[_OH] * row[_OW] if row[0] == _CONVOLVE else row[_OH]
+    work = row[_A + 11] * row[_OH] * row[_OW]
+    if load_cell(cells + 8 * _ASSISTED) == 0 or work < _SHARED_WORK or units < 2 * _CHUNKS:
+        _convolve_part(row, target, shram, i64(0), units)
+        return
+    grain = (units + _CHUNKS - 1) // _CHUNKS
+    chunks = (units + grain - 1) // grain
+    store_cell(cells + 8 * _TARGET, target)
+    store_cell(cells + 8 * _GRAIN, grain)
+    store_cell(cells + 8 * _ROW, load_cell(cells))
+    store_cell(cells + 8 * _DONE, i64(0))
+    serial = (load_cell(cells + 8 * _TAKEN) >> (2 * _INDEX_BITS)) + 1
+    store_cell(cells + 8 * _TAKEN, ((serial & _INDEX_MASK) << _INDEX_BITS | chunks) << _INDEX_BITS)
+    index = _take(cells)
+    while index >= 0:
+        _convolve_part(row, target, shram, index * grain, min(units, (index + 1) * grain))
+        add_cell(cells + 8 * _DONE, i64(1))
+        index = _take(cells)
+    while load_cell(cells + 8 * _DONE) < chunks:
+        pass
+
+
+@helper
+def _take(cells: int) -> int:
+    """The next chunk of the shared row, -1 if none is left. Index, count and serial number share a cell,
+    so that a late thread cannot take a chunk of one row for one of another."""
+    taken = add_cell(cells + 8 * _TAKEN, i64(1))
+    index = taken & _INDEX_MASK
+    return i64(index) if index < (taken >> _INDEX_BITS) & _INDEX_MASK else i64(-1)
+
+
+@helper
+def _convolve_part(row: Any, target: int, shram: int, first: int, last: int) -> None:
+    """Output pixels (CONVOLVE) or rows (DEPTHWISE) first .. last - 1 out of the gathered image."""
+    image = numba.carray(pointer_u8(row[_B0]), (row[_A], row[_A + 1], row[_A + 2]))
     memory, ofm = _bytes(target, row[_OFM + 3]), _vector(row[_OFM])
     table = _byte_table(row, shram)
     parameters = _bytes(row[_B3], row[_A + 12])
@@ -230,8 +282,8 @@ def _convolve(row: Any, source: int, target: int, shram: int) -> None:
             row[_A + 9],
             row[_A + 10],
             row[_OW],
-            i64(0),
-            row[_OH] * row[_OW],
+            first,
+            last,
             numba.carray(pointer_i8(row[_B2]), row[_A + 11]),
             parameters,
             row[_OD],
@@ -251,8 +303,8 @@ def _convolve(row: Any, source: int, target: int, shram: int) -> None:
             row[_A + 9],
             row[_A + 10],
             row[_OW],
-            i64(0),
-            row[_OH],
+            first,
+            last,
             numba.carray(pointer_i8(row[_B2]), row[_A + 11]),
             numba.carray(pointer_i8(row[_B4]), row[_A + 13]),
             parameters,
@@ -433,6 +485,7 @@ def run(
     program: Int64Array, first: int, last: int, regions: Int64Array, shram: int, state: Int64Array
 ) -> int:
     """Execute rows first .. last - 1; the index of the first one that was not executed."""
+    cells = state.ctypes.data
     for index in range(first, last):
         row = program[index]
         state[0] = index
@@ -451,7 +504,7 @@ def run(
             return index
         done = True
         if opcode == _CONVOLVE or opcode == _DEPTHWISE:  # noqa: SIM109 - Numba has no `in` for ints
-            _convolve(row, source, target, shram)
+            _convolve(row, source, target, shram, cells)
         elif opcode == _MAP or opcode == _PAIRS:  # noqa: SIM109
             done = _map(row, regions, source, target, shram)
         elif opcode == _ELEMENTWISE:
@@ -463,3 +516,27 @@ def run(
         if not done:
             return index
     return last
+
+
+@kernel("int64(int64[:, ::1], int64, int64[::1])")
+def assist(program: Int64Array, shram: int, state: Int64Array) -> int:
+    """Share the convolutions of a `run` in another thread, until LEAVE; how many chunks this one did."""
+    cells = state.ctypes.data
+    done = i64(0)
+    store_cell(cells + 8 * _ASSISTED, i64(1))
+    while load_cell(cells + 8 * _LEAVE) == 0:
+        taken = load_cell(cells + 8 * _TAKEN)
+        if taken & _INDEX_MASK >= (taken >> _INDEX_BITS) & _INDEX_MASK:
+            continue
+        index = _take(cells)
+        if index < 0:
+            continue
+        row = program[load_cell(cells + 8 * _ROW)]
+        grain = load_cell(cells + 8 * _GRAIN)
+        units = row[_OH] * row[_OW] if row[0] == _CONVOLVE else row[_OH]
+        target = load_cell(cells + 8 * _TARGET)
+        _convolve_part(row, target, shram, index * grain, min(units, (index + 1) * grain))
+        add_cell(cells + 8 * _DONE, i64(1))
+        done += 1
+    store_cell(cells + 8 * _ASSISTED, i64(0))
+    return done
