@@ -30,6 +30,8 @@ MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20
 FIONREAD = 0x541B
 F_GETFL = 3
 POLLED_FDS = 8
+READS = ("read", "readv", "pread64", "preadv", "preadv2")
+WRITES = ("write", "writev", "pwrite64", "pwritev", "pwritev2")
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,7 @@ def rules(profile: Profile, arch: Arch) -> Iterator[Rule]:
             yield Rule(name, (Step(1, ALL_BITS, POLLED_FDS, NOTIFY, at_most=True),), ALLOW)
         yield Rule("epoll_ctl")
     if profile.files:
-        yield from map(Rule, ("read", "write", "lseek", "pread64", "pwrite64"))
-        yield from map(Rule, ("preadv", "pwritev", "preadv2", "pwritev2"))
+        yield from map(Rule, (*READS, *WRITES, "lseek"))
         yield Rule("fcntl", (Step(1, ALL_BITS, F_GETFL, NOTIFY),), ALLOW)
 
 

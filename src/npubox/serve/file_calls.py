@@ -16,7 +16,7 @@ from collections.abc import Callable
 from npubox.core.drm.fence import Fence, new_context
 from npubox.core.pending import Pending
 from npubox.serve import linux, paths
-from npubox.serve.bpf import F_GETFL, POLLED_FDS
+from npubox.serve.bpf import F_GETFL, POLLED_FDS, READS, WRITES
 from npubox.serve.caller import CallMemory
 from npubox.serve.listener import Call, Listener
 from npubox.serve.path_calls import signed
@@ -39,9 +39,8 @@ class FileCalls:
     def table(self) -> dict[str, Handler]:
         here = linux.AT_FDCWD
         return {
-            "read": self._read,
-            **{name: self._on_ours(errno.EINVAL) for name in ("write", "pwritev", "pwritev2")},
-            **{name: self._on_ours(errno.ESPIPE) for name in ("pread64", "pwrite64", "preadv", "preadv2")},
+            **dict.fromkeys(READS, self._read),
+            **dict.fromkeys(WRITES, self._write),
             "lseek": lambda call: 0 if self._ours(call, call.args[0]) else PROCEED,
             "fcntl": self._fcntl,
             "poll": self._poll,
@@ -54,20 +53,17 @@ class FileCalls:
     def _ours(self, call: Call, fd: int) -> bool:
         return self._node_path(call.tid, fd) is not None
 
-    def _on_ours(self, error: int) -> Handler:
-        def handler(call: Call) -> Result:
-            if not self._ours(call, call.args[0]):
-                return PROCEED
-            raise OSError(error, os.strerror(error))
-
-        return handler
-
     def _read(self, call: Call) -> Result:
         if not self._ours(call, call.args[0]):
             return PROCEED
         if self._flags(call) & os.O_NONBLOCK:
             raise OSError(errno.EAGAIN, "no DRM event is queued")
         return Pending([_never()])
+
+    def _write(self, call: Call) -> Result:
+        if not self._ours(call, call.args[0]):
+            return PROCEED
+        raise OSError(errno.EINVAL, "a node takes no bytes")
 
     def _fcntl(self, call: Call) -> Result:
         if call.args[1] & 0xFFFF_FFFF != F_GETFL or not self._ours(call, call.args[0]):
