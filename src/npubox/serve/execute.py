@@ -95,6 +95,7 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
         )
         supervisor.use(handlers)
         supervisor.run()
+        child.failed()
         child.reap()
         handlers.close()
     finally:
@@ -146,7 +147,9 @@ class _Child:
 
     def failed(self) -> bool:
         """The program could not be executed, or (end of file) was."""
-        message = self._program.failure.recv(4096)
+        message = b""
+        with contextlib.suppress(BlockingIOError):
+            message = self._program.failure.recv(4096, socket.MSG_DONTWAIT)
         if message:
             print(f"npubox: {message.decode()}", file=sys.stderr, flush=True)
         return False
