@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -40,6 +42,16 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(SOURCE)}
+
+
+def left(report: Path) -> dict[str, int]:
+    """What a launch reported as left; it may still be tidying up when its program has ended."""
+    deadline = time.monotonic() + TIMEOUT
+    while not report.exists() or not report.read_text():
+        assert time.monotonic() < deadline, "the launch did not report what is left"
+        time.sleep(0.01)
+    found: dict[str, int] = json.loads(report.read_text())
+    return found
 
 
 def npubox_exec(*arguments: str | Path) -> list[str]:

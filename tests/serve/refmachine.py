@@ -83,7 +83,9 @@ class RefMachine:
             "objects": self.device.object_count,
             "bytes": self.device.store.resident_bytes,
         }
-        self._report.write_text(json.dumps(left))
+        whole = self._report.with_suffix(".part")
+        whole.write_text(json.dumps(left))
+        whole.rename(self._report)
 
 
 def main(arguments: list[str]) -> int:

@@ -95,7 +95,7 @@ def test_a_terminal_is_the_programs(tmp_path: Path) -> None:
         "import os, signal, sys, time\n"
         "print(os.isatty(0), os.ttyname(0) == sys.argv[1], os.getpgrp() == os.tcgetpgrp(0), flush=True)\n"
         "try: time.sleep(30)\n"
-        "except KeyboardInterrupt: print('interrupted', flush=True); sys.exit(3)\n"
+        "except KeyboardInterrupt: print('interrupted', flush=True); time.sleep(0.5); sys.exit(3)\n"
     )
     pid, terminal = pty.fork()
     if pid == 0:

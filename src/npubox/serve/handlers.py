@@ -92,9 +92,6 @@ class NodeHandlers:
         numbers = ((self._arch.number(name), handler) for name, handler in named.items())
         return {number: handler for number, handler in numbers if number is not None}
 
-    def event_descriptors(self) -> list[int]:
-        return [names.events for names in self._names.values()]
-
     def note_closed(self) -> None:
         for names in self._names.values():
             for name in names.closed() if names.any_closed else ():
@@ -184,8 +181,7 @@ class NodeHandlers:
     def _names_of(self, node: NodeInfo) -> OpenNames:
         names = self._names.get(node)
         if names is None:
-            names = self._names[node] = OpenNames(*self._machine.store(node))
-            self._supervisor.watch(names.events)
+            names = self._names[node] = OpenNames(*self._machine.store(node), self._supervisor.watch)
         return names
 
     # calls on descriptors

@@ -52,9 +52,6 @@ class Handlers(Protocol):
     def note_closed(self) -> None:
         """Release the files that nobody holds any more."""
 
-    def event_descriptors(self) -> list[int]:
-        """What becomes readable when a file was closed."""
-
 
 class Observer(Protocol):
     """Who wants to hear how each call ended: `npubox trace`."""

@@ -17,7 +17,7 @@ import shutil
 import struct
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from npubox.serve import linux
@@ -64,43 +64,24 @@ class Tree:
         os.close(self._lock)
 
 
-class OpenNames:
-    """The names of open files of one store, in a watched directory beside it."""
+class _Shard:
+    """A watched directory of names. The kernel queues 16384 events, so fewer names than that may live in it."""
 
-    def __init__(self, store_fd: int, store_directory: str) -> None:
-        self.directory, self._lock = make_directory(store_directory)
-        self._base = f"{self.directory}/store"
-        self._serial = itertools.count()
+    MOST = 8192
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.live = 0
+        os.mkdir(directory)
+        self.events = linux.inotify(directory, linux.IN_CLOSE_WRITE | linux.IN_CLOSE_NOWRITE)
         self._pending = bytearray(4)
-        try:
-            # With a directory descriptor, if only to be ignored, Python calls linkat(2), which follows.
-            source = f"/proc/self/fd/{store_fd}"
-            os.link(source, self._base, src_dir_fd=self._lock, follow_symlinks=True)
-            mask = linux.IN_CLOSE_WRITE | linux.IN_CLOSE_NOWRITE
-            self.events = linux.inotify(self.directory, mask)
-        except OSError:
-            shutil.rmtree(self.directory, ignore_errors=True)
-            os.close(self._lock)
-            raise
-
-    def open(self, flags: int) -> tuple[str, int]:
-        """A new open file of the store: its name and our descriptor, to be passed on and closed."""
-        name = f"{self.directory}/{next(self._serial)}"
-        os.link(self._base, name)
-        try:
-            keep = os.O_ACCMODE | os.O_NONBLOCK | os.O_APPEND
-            return name + DELETED, os.open(name, flags & keep | os.O_CLOEXEC)
-        finally:
-            os.unlink(name)
 
     @property
     def any_closed(self) -> bool:
-        """Whether `closed` has something to tell. It is asked before each call, so it has to be fast."""
         fcntl.ioctl(self.events, _FIONREAD, self._pending, True)
         return self._pending != _NOTHING
 
     def closed(self) -> Iterator[str]:
-        """The names whose last descriptor and mapping are gone since the last look. Never blocks."""
         while self.any_closed:
             data = os.read(self.events, 1 << 16)
             at = 0
@@ -111,9 +92,63 @@ class OpenNames:
                 name = data[at + _EVENT.size : at + _EVENT.size + length].rstrip(b"\0").decode()
                 at += _EVENT.size + length
                 if name:
+                    self.live -= 1
                     yield f"{self.directory}/{name}{DELETED}"
 
+
+class OpenNames:
+    """The names of open files of one store, in watched directories beside it.
+
+    `watch` is called with each descriptor that becomes readable when files are closed.
+    """
+
+    def __init__(self, store_fd: int, store_directory: str, watch: Callable[[int], None]) -> None:
+        self._directory, self._lock = make_directory(store_directory)
+        self._base = f"{self._directory}/store"
+        self._serial = itertools.count()
+        self._watch = watch
+        self._shards: list[_Shard] = []
+        try:
+            # With a directory descriptor, if only to be ignored, Python calls linkat(2), which follows.
+            source = f"/proc/self/fd/{store_fd}"
+            os.link(source, self._base, src_dir_fd=self._lock, follow_symlinks=True)
+            self._add_shard()
+        except OSError:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            os.close(self._lock)
+            raise
+
+    def open(self, flags: int) -> tuple[str, int]:
+        """A new open file of the store: its name and our descriptor, to be passed on and closed."""
+        shard = next((shard for shard in self._shards if shard.live < shard.MOST), None) or self._add_shard()
+        name = f"{shard.directory}/{next(self._serial)}"
+        os.link(self._base, name)
+        try:
+            keep = os.O_ACCMODE | os.O_NONBLOCK | os.O_APPEND
+            fd = os.open(name, flags & keep | os.O_CLOEXEC)
+        finally:
+            os.unlink(name)
+        shard.live += 1
+        return name + DELETED, fd
+
+    @property
+    def any_closed(self) -> bool:
+        """Whether `closed` has something to tell. It is asked before each call, so it has to be fast."""
+        return any([shard.any_closed for shard in self._shards])
+
+    def closed(self) -> Iterator[str]:
+        """The names whose last descriptor and mapping are gone since the last look. Never blocks."""
+        for shard in self._shards:
+            yield from shard.closed()
+
     def close(self) -> None:
-        os.close(self.events)
-        shutil.rmtree(self.directory, ignore_errors=True)
+        for shard in self._shards:
+            os.close(shard.events)
+        shutil.rmtree(self._directory, ignore_errors=True)
         os.close(self._lock)
+
+    def _add_shard(self) -> _Shard:
+        shard = _Shard(f"{self._directory}/{len(self._shards)}")
+        self._shards.append(shard)
+        self._watch(shard.events)
+        return shard
