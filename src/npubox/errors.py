@@ -51,9 +51,9 @@ class JobFailed(NpuboxError):  # noqa: N818 - it is the job that failed, as in A
         super().__init__(", ".join(parts) + f": {reason}")
 
 
-class WaitTimeout(NpuboxError, TimeoutError):
+class WaitTimeout(NpuboxError, TimeoutError):  # noqa: N818 - a time-out is no failure
     """A wait ended before the job did; the job goes on."""
 
 
-class CancelUnsupported(NpuboxError):
+class CancelUnsupported(NpuboxError):  # noqa: N818 - reads as a statement
     """The ABI behind this device has no way to cancel a job."""

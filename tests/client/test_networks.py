@@ -61,6 +61,30 @@ def test_shared_networks(device: npubox.Device, name: str) -> None:
 
 
 @pytest.mark.shared
+@pytest.mark.parametrize("name", [*STAGE_1, "trained_lstm_int8"])
+@pytest.mark.parametrize(
+    ("accelerator", "legacy"),
+    [
+        ("ethos-u55-128", False),
+        ("ethos-u55-128", True),
+        ("ethos-u65-512", False),
+        ("ethos-u65-512", True),
+        ("ethos-u65-256", True),
+    ],
+)
+def test_shared_networks_on_other_npus_and_by_the_legacy_generator(
+    accelerator: str, legacy: bool, name: str
+) -> None:
+    path, options = shared_network(name), npubox.CompileOptions(legacy=legacy)
+    with npubox.open(accelerator) as device, device.load(path, options) as network:
+        assert network.placement.cpu == ()
+        for number, (inputs, expected) in enumerate(vectors(path)):
+            with network.session() as session, session.submit(*inputs) as inference:
+                for ours, theirs in zip(inference.outputs, expected, strict=True):
+                    np.testing.assert_array_equal(ours.reshape(theirs.shape), theirs, f"vector {number}")
+
+
+@pytest.mark.shared
 def test_reset_session_starts_afresh(device: npubox.Device) -> None:
     """The oracle starts each vector from fresh state."""
     path = shared_network("trained_lstm_int8")

@@ -33,7 +33,8 @@ from tests.devices.bench import npu_operator
 from tests.networks import compiled_by_vela
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "networks"
-STREAM, BASES = 0x1000_0000, {0: 0x2000_0000, 1: 0x3000_0000, 2: 0x4000_0000}
+# No two of them a few flipped bits apart, so that a damaged address does not hit another region.
+STREAM, BASES = 0x1F_3A5C_7000, {0: 0x29_C6B1_3000, 1: 0x75_1D8E_A000, 2: 0xE2_F047_5000}
 TIME_OUT = 500_000_000
 RESET_NON_SECURE = 2
 
@@ -143,10 +144,11 @@ class Target:
     def _start(self, size: int) -> RunReport:
         npu = self._npu
         npu.write32(Reg.RESET, RESET_NON_SECURE)
-        for register, value in ((Reg.QBASE, STREAM), (Reg.QSIZE, size)):
-            npu.write32(register, value)
-        for region, base in BASES.items():
-            npu.write32(Reg.BASEP0 + 8 * region, base)
+        npu.write32(Reg.QSIZE, size)
+        bases = {Reg.BASEP0 + 8 * region: base for region, base in BASES.items()}
+        for register, address in {int(Reg.QBASE): STREAM, **bases}.items():
+            npu.write32(register, address & 0xFFFFFFFF)
+            npu.write32(register + 4, address >> 32)
         timer = self._clock.call_at(
             self._clock.now() + TIME_OUT, lambda: npu.write32(Reg.RESET, RESET_NON_SECURE)
         )

@@ -9,8 +9,8 @@ from npubox.errors import ModelError
 
 def disasm(model: options.Model, json: options.Json = False) -> None:
     """Show each command: its offset in the stream in bytes, its words, its name and its fields."""
-    from npubox.formats.payload import config_name
     from npubox.formats.model import read_model
+    from npubox.formats.payload import config_name
     from npubox.tools.disasm import disassemble_stream
 
     network = read_model(model, signed=True)  # the signs of its tensors do not matter here

@@ -247,6 +247,40 @@ def copy_blocks() -> Any:
     return _intrinsic(emit, 9)
 
 
+def sum_bytes() -> Any:
+    """A function for kernels: (address, words, result) adds up 4 * `words` unsigned bytes into the int64
+    at `result`."""
+
+    def emit(code: _Code, arguments: list[ir.Value]) -> None:
+        address, words, result = arguments
+        b = code.b
+        ones = ir.Constant(_V64I8, [1] * ZMM)
+        total = code.variable(ir.Constant(_V16I32, [0] * LANES))
+        whole = b.lshr(words, code.const(4))
+
+        def block(index: ir.Value) -> None:
+            values = code.load(code.plus(address, b.mul(index, code.const(ZMM))), _V64I8)
+            b.store(code.dot(b.load(total), values, ones), total)
+
+        code.counted(whole, block)
+        rest_at = code.plus(address, b.mul(whole, code.const(ZMM)))
+
+        def word(index: ir.Value) -> None:
+            value = code.load(code.plus(rest_at, b.mul(index, code.const(4))), _I32)
+            lanes = b.insert_element(ir.Constant(_V16I32, [0] * LANES), value, ir.Constant(_I32, 0))
+            b.store(code.dot(b.load(total), lanes, ones), total)
+
+        code.counted(b.and_(words, code.const(15)), word)
+        sums = b.load(total)
+        added = code.const(0)
+        for lane in range(LANES):
+            one = b.extract_element(sums, ir.Constant(_I32, lane))
+            added = b.add(added, b.zext(one, _I64))
+        b.store(added, b.inttoptr(result, _I64.as_pointer()))
+
+    return _intrinsic(emit, 3)
+
+
 def tile(rows: int, vectors: int) -> Any:
     """A function for kernels: convolve `rows` pixels by `vectors` vectors of channels.
 

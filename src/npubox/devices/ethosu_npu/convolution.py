@@ -86,7 +86,8 @@ class ConvolutionStep:
         return ifm.zero_point + (128 if ifm.signed else 0)
 
     def _prepare(self, parameters: Parameters) -> Parameters | _ByteParameters:
-        """Choose the path: bytes only where every sum provably fits int32 and nothing unusual is asked."""
+        """Choose the path: bytes only where every sum and every scaled sum provably fits int32, and
+        nothing unusual is asked."""
         operation = self._operation
         ifm, ofm, output = operation.ifm, operation.ofm, operation.output
         zero = self._byte_zero_point()
@@ -101,6 +102,7 @@ class ConvolutionStep:
             and (output.function is Activation.NONE or _byte_table(output))
             and int(parameters.scale.max(initial=0)) < 1 << 31
             and int(magnitude.max(initial=0)) < 1 << 31
+            and int((magnitude * parameters.scale >> parameters.shift).max(initial=0)) < 1 << 30
         )
         if not simple:
             return parameters

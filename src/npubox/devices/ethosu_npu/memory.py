@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -74,6 +75,32 @@ class Regions:
         return start, start + layout.size
 
 
+def elements_overlap(fm: FeatureMap) -> bool:
+    """Whether two elements may share a byte: then what is left depends on the order of the writes.
+
+    Each dimension, by the size of its stride, has to step over all smaller ones; tiles have to be apart.
+    """
+    es, spans = fm.element_size, []
+    for tile, (height, width) in enumerate(MapLayout.tile_sizes(fm)):
+        if not height or not width:
+            continue
+        if fm.nhcwb16:
+            inner = min(16, fm.depth) * es
+            dimensions = [(width, 16 * es), (-(-fm.depth // 16), fm.stride_c), (height, fm.stride_y)]
+        else:
+            inner = fm.depth * es
+            dimensions = [(width, fm.stride_x), (height, fm.stride_y)]
+        low, extent = fm.bases[tile], inner
+        for size, stride in sorted(dimensions, key=lambda dimension: abs(dimension[1])):
+            if size > 1 and abs(stride) < extent:
+                return True
+            extent += (size - 1) * abs(stride)
+            low += min(0, (size - 1) * stride)
+        spans.append((low, low + extent))
+    spans.sort()
+    return any(end > start for (_, end), (start, _) in pairwise(spans))
+
+
 class MapLayout:
     """Where a feature map lies in its region: the span of bytes, and the kernels' vector within it."""
 
@@ -83,7 +110,7 @@ class MapLayout:
         low_c, high_c = self._channel_span(fm)
         starts, ends = [], []
         used = []
-        for tile, (height, width) in enumerate(self._tile_sizes(fm)):
+        for tile, (height, width) in enumerate(self.tile_sizes(fm)):
             used.append(height > 0 and width > 0)
             if used[-1]:
                 across = [0, (height - 1) * fm.stride_y]
@@ -112,7 +139,8 @@ class MapLayout:
             raise Refused("a feature map spans more than the address space")
 
     @staticmethod
-    def _tile_sizes(fm: FeatureMap) -> list[tuple[int, int]]:
+    def tile_sizes(fm: FeatureMap) -> list[tuple[int, int]]:
+        """Height and width of the part of the map that lies in each of the four tiles."""
         left, right = min(fm.width, fm.width0), max(0, fm.width - fm.width0)
         return [
             (min(fm.height, fm.height0), left),

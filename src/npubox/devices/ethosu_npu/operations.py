@@ -216,6 +216,10 @@ def _feature_map(regs: RegisterFile, which: str, height: int, width: int, depth:
     if layout not in (Format.NHWC, Format.NHCWB16):
         raise Refused(f"{precision_reg.name} asks for format {layout}; NHWC (0) and NHCWB16 (1) exist")
     signed = bool(precision & 1)
+    if size_code and not signed:
+        raise Refused(
+            f"{precision_reg.name} asks for unsigned {8 << size_code}-bit elements, which are unverified"
+        )
     width0, height0, height1 = (regs.unsigned(register) + 1 for register in sizes)
     base0 = regs.address(bases[0])
     nhcwb16 = layout == Format.NHCWB16
@@ -458,7 +462,10 @@ def _elementwise(regs: RegisterFile, command: Command) -> Elementwise:
         broadcast = regs.unsigned(Cmd0.IFM2_BROADCAST, _BROADCAST_FIELDS)
         swapped = bool(broadcast & hw.IFM2_OPERAND_A)
         if broadcast & hw.IFM2_CONSTANT:
-            signed = bool(regs.unsigned(Cmd0.IFM2_PRECISION) & 1)
+            precision = regs.unsigned(Cmd0.IFM2_PRECISION, _IFM_PRECISION_FIELDS)
+            signed = bool(precision & 1)
+            if (1 << (precision >> 2 & 3), signed) != (ifm.element_size, ifm.signed):
+                raise Refused("operands of different precision are not modelled")
             scalar = regs.signed(Cmd0.IFM2_SCALAR, signed) - regs.signed(Cmd0.IFM2_ZERO_POINT, signed)
         else:
             ifm2 = _feature_map(
@@ -468,7 +475,7 @@ def _elementwise(regs: RegisterFile, command: Command) -> Elementwise:
                 1 if broadcast & hw.IFM2_BROADCAST_W else ofm.width,
                 1 if broadcast & hw.IFM2_BROADCAST_C else ofm.depth,
             )
-            if ifm2.element_size != ifm.element_size:
+            if (ifm2.element_size, ifm2.signed) != (ifm.element_size, ifm.signed):
                 raise Refused("operands of different precision are not modelled")
     if mode in (ElementwiseMode.CLZ, ElementwiseMode.SHR, ElementwiseMode.SHL) and ifm.element_size != 4:
         raise Refused(f"{mode.name} of elements that are not 32-bit is not modelled")
@@ -480,7 +487,11 @@ def _elementwise(regs: RegisterFile, command: Command) -> Elementwise:
         scale_mode = ScaleMode(precision >> 8 & 3)
         opa = (regs.payload(Cmd1.OPA_SCALE), regs.shift(Cmd1.OPA_SCALE))
         if scale_mode is ScaleMode.OPA_OPB_16:
-            opb = regs.payload(Cmd1.OPB_SCALE) & 0xFFFF
+            opb = regs.address(Cmd1.OPB_SCALE)
+            if opb > 0xFFFF:
+                raise Refused(f"OPB_SCALE is {opb:#x}, which has more than 16 bits")
+            if ifm.element_size == 4 and (opa[0] & 0xFFFF, opb) != (1, 1):
+                raise Refused("32-bit operands with input scales other than 1 are not modelled")
         elif precision >> 14:
             raise Refused(f"input rounding mode {precision >> 14} is unverified")
         elif ifm.element_size == 4:

@@ -15,7 +15,7 @@ from npubox.devices.ethosu_npu.commands import (
     commands,
 )
 from npubox.devices.ethosu_npu.configuration import Configuration
-from npubox.devices.ethosu_npu.cycles import Cost, cost
+from npubox.devices.ethosu_npu.cycles import Cost, Timeline
 from npubox.devices.ethosu_npu.faults import Refused
 from npubox.devices.ethosu_npu.operations import Dma, FeatureMap, Irq, Stop, build_operation
 from npubox.devices.ethosu_npu.program import Program, Step
@@ -67,7 +67,7 @@ class Plan:
 
 def build_plan(words: bytes, configuration: Configuration) -> Plan:
     """Decode `words` up to OP_STOP or the first command that cannot be executed."""
-    registers = RegisterFile()
+    registers, timeline = RegisterFile(), Timeline(configuration)
     entries: list[Entry] = []
     refusal = Refusal("end of stream", len(words), "the stream ends without OP_STOP")
     command: Command | None = None
@@ -79,8 +79,9 @@ def build_plan(words: bytes, configuration: Configuration) -> Plan:
                 continue
             operation = build_operation(registers, command, configuration.cores)
             if operation is None:
+                timeline.wait(command)
                 continue
-            price = cost(operation, configuration.macs)
+            price = timeline.cost(operation, registers)
             if isinstance(operation, Stop | Irq):
                 entries.append(Entry(command, price, irq_mask=operation.irq_mask))
                 if isinstance(operation, Stop):

@@ -26,6 +26,10 @@ _FIELDS = {
     Event.MAC_ACTIVE: "mac_active",
     Event.AO_ACTIVE: "output_active",
     Event.WD_ACTIVE: "weight_active",
+    Event.AXI0_RD_DATA_BEAT_RECEIVED: "sram_read",
+    Event.AXI0_WR_DATA_BEAT_WRITTEN: "sram_written",
+    Event.AXI1_RD_DATA_BEAT_RECEIVED: "external_read",
+    Event.AXI1_WR_DATA_BEAT_WRITTEN: "external_written",
 }
 
 
@@ -38,6 +42,7 @@ class Pmu:
         self._cycles = 0
         self._events = [0] * EVENT_COUNTERS
         self._types = [0] * EVENT_COUNTERS
+        self._known: set[int] = {Event.NO_EVENT, *_FIELDS}
 
     def read(self, offset: int) -> int | None:
         """The register at `offset`; None if it is not one of the PMU's that are modelled."""
@@ -77,8 +82,7 @@ class Pmu:
                 self._events[_EVENTS.index(offset)] = value
             case _ if offset in _TYPES:
                 self._types[_TYPES.index(offset)] = value & 0x3FF
-                if value & 0x3FF not in (Event.NO_EVENT, *_FIELDS):
-                    log.warning("PMU event %#x is not modelled; its counter stays as it is", value & 0x3FF)
+                self._check(value & 0x3FF)
             case _:
                 return False
         return True
@@ -93,3 +97,9 @@ class Pmu:
             if self._enabled >> n & 1 and event in _FIELDS:
                 count = getattr(cost, _FIELDS[Event(event)])
                 self._events[n] = (self._events[n] + count) & 0xFFFFFFFF
+
+    def _check(self, event: int) -> None:
+        """Say once that nothing counts `event`, where that is so."""
+        if event not in self._known:
+            self._known.add(event)
+            log.warning("PMU event %#x is not modelled: its counter stays as it is (docs/cycles.md)", event)

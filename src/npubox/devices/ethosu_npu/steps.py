@@ -17,7 +17,7 @@ from npubox.devices.ethosu_npu.convolution import ConvolutionStep
 from npubox.devices.ethosu_npu.faults import Refused
 from npubox.devices.ethosu_npu.kernels import feature_maps, plain, scaling
 from npubox.devices.ethosu_npu.kernels.program import Col, Opcode
-from npubox.devices.ethosu_npu.memory import MapLayout, Regions, Shram
+from npubox.devices.ethosu_npu.memory import MapLayout, Regions, Shram, elements_overlap
 from npubox.devices.ethosu_npu.operations import (
     Convolution,
     Dma,
@@ -348,6 +348,8 @@ def _map_row(
 
 def build_step(operation: Operation, ofm_microblock: int) -> Step:
     """The executable form of `operation`. Raises Refused."""
+    if isinstance(operation, Convolution | Pool | Elementwise) and elements_overlap(operation.ofm):
+        raise Refused("elements of its OFM overlap in memory, where the order of writes is not modelled")
     match operation:
         case Convolution():
             _check_size(operation.ifm, operation.ofm)

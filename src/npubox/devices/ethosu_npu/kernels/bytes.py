@@ -64,6 +64,7 @@ def pack_parameters(
 _tile1, _tile2 = simd.tile(ROWS[1], 1), simd.tile(ROWS[2], 2)
 _tile3, _tile4 = simd.tile(ROWS[3], 3), simd.tile(ROWS[4], 4)
 _depthwise_row = simd.depthwise_row()
+_sum_bytes = simd.sum_bytes()
 
 
 @helper
@@ -191,6 +192,15 @@ def convolve(
     outputs = np.empty(MAX_ROWS, np.int64)
     windows = np.zeros(MAX_ROWS, np.int32)
     scratch = np.empty(MAX_ROWS * BLOCK, np.uint8)
+    window_sums = np.zeros(last_pixel - first_pixel if offset_weights else 0, np.int64)
+    part = np.zeros(1, np.int64)
+    for p in range(window_sums.shape[0]):
+        y = (first_pixel + p) // width
+        x = first_pixel + p - y * width
+        at = flat.ctypes.data + y * stride_y * row_bytes + x * stride_x * image.shape[2]
+        for s in range(segments.shape[0]):
+            _sum_bytes(at + segments[s], length, part.ctypes.data)
+            window_sums[p] += part[0]
     direct = table.shape[0] == 0
     start = 0
     for first in range(0, depth, BLOCK):
@@ -219,11 +229,7 @@ def convolve(
                 else:
                     outputs[i] = scratch.ctypes.data + i * BLOCK
                 if offset_weights:
-                    total = i64(0)
-                    for s in range(segments.shape[0]):
-                        for k in range(4 * length):
-                            total += flat[pixels[i] + segments[s] + k]
-                    windows[i] = total
+                    windows[i] = window_sums[q - first_pixel]
             _tile(
                 flat,
                 pixels,
