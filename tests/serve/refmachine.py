@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A launch on the reference driver, extended by calls that block: python -m tests.serve.refmachine REPORT
-[--tier=B] [--full] -- PROGRAM [ARG]...
+[--tier=B] [--full] [--user] -- PROGRAM [ARG]...
 
-REPORT gets, as JSON, what is left when the last program is gone.
+With --user it first becomes the user nobody, without a capability. REPORT gets, as JSON, what is left when the last program is gone.
 """
 
 from __future__ import annotations
 
+import codecs
+import ctypes
 import json
 import os
 import sys
@@ -26,6 +28,8 @@ from npubox.serve.nodes import NodeInfo, accel_node
 from npubox.uapi.ioctl import iowr
 from tests.core.refaccel import RefAccel, Word
 
+NOBODY = 65534
+PR_SET_DUMPABLE = 4
 WAIT = iowr("REFACCEL_WAIT", "d", 0x45, Word)
 SIGNAL = iowr("REFACCEL_SIGNAL", "d", 0x46, Word)
 CRASH = iowr("REFACCEL_CRASH", "d", 0x47, Word)
@@ -88,10 +92,21 @@ class RefMachine:
         whole.rename(self._report)
 
 
+def become_nobody() -> None:
+    for encoding in ("ascii", "utf-8"):
+        codecs.lookup(encoding)  # nobody may not be able to read Python's own files
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # or our own /proc files would be root's
+
+
 def main(arguments: list[str]) -> int:
     split = arguments.index("--")
     report, *options = arguments[:split]
     full = "--full" in options
+    if "--user" in options:
+        become_nobody()
     wish = Wish(all_opens=full, poll=full, files=full, seccomp_only="--tier=B" in options)
     return execute(Request(arguments[split + 1 :], lambda: RefMachine(Path(report)), wish))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from npubox.errors import NpuboxError
 from npubox.machines.preset import find_preset
-from npubox.serve.execute import Request, execute
+from npubox.serve.execute import Launched, Request, execute
 from npubox.serve.launch import Wish
 from npubox.serve.preset import PresetMachine
 from npubox.serve.supervisor import Observer
@@ -21,15 +21,14 @@ def run_program(
     command: list[str],
     machine: str | None = None,
     wish: Wish | None = None,
-    observer: Callable[[PresetMachine], Observer] | None = None,
+    watch: Callable[[Launched], Observer] | None = None,
 ) -> int:
     """The program's exit code; 126 and 127 where it could not be started."""
     try:
         preset = find_preset(machine or MACHINE)
-        return execute(Request(command, lambda: PresetMachine(preset), wish or Wish()))
+        return execute(Request(command, lambda: PresetMachine(preset), wish or Wish(), watch))
     except NpuboxError as error:
         print(f"npubox: {error}", file=sys.stderr)
-        return BAD_INPUT
     except OSError as error:
         print(f"npubox: cannot run {command[0]}: {error.strerror}", file=sys.stderr)
-        return BAD_INPUT
+    return BAD_INPUT

@@ -26,13 +26,23 @@ from npubox.serve.workspace import Tree
 
 
 @dataclass(frozen=True)
+class Launched:
+    """The parts of a launch, for whoever watches it."""
+
+    listener: Listener
+    supervisor: Supervisor
+    handlers: NodeHandlers
+    machine: ServedMachine
+
+
+@dataclass(frozen=True)
 class Request:
-    """What to run on what. `observer` is made in the supervisor's process."""
+    """What to run on what. `machine` and `watch` are called in the supervisor's process."""
 
     command: Sequence[str]
     machine: Callable[[], ServedMachine]
     wish: Wish = field(default_factory=Wish)
-    observer: Callable[[], Observer] | None = None
+    watch: Callable[[Launched], Observer] | None = None
 
 
 def execute(request: Request) -> int:
@@ -84,8 +94,11 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
         child = _Child(program, front)
         supervisor = Supervisor(
             listener,
-            {child.descriptor: child.changed, program.failure.fileno(): child.failed, front.fileno(): child.orphaned},
-            request.observer() if request.observer is not None else None,
+            {
+                child.descriptor: child.changed,
+                program.failure.fileno(): child.failed,
+                front.fileno(): child.orphaned,
+            },
         )
         seccomp_only = program.tier is launch.Tier.SECCOMP
         resolver = Rewritten(machine.nodes, tree.path) if seccomp_only else Namespaced(machine.nodes)
@@ -93,7 +106,8 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
         handlers = NodeHandlers(
             listener, supervisor, machine, arch, resolver, path_calls, request.wish.files
         )
-        supervisor.use(handlers)
+        watch = request.watch
+        supervisor.use(handlers, watch(Launched(listener, supervisor, handlers, machine)) if watch else None)
         supervisor.run()
         child.failed()
         child.reap()

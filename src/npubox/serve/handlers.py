@@ -61,7 +61,7 @@ class NodeHandlers:
         self._paths = PathCalls(listener, resolver, arch, names)
         self._resolver = resolver
         self._answers_paths = path_calls
-        self._files = FileCalls(listener, arch, self._node_path) if file_calls else None
+        self._files = FileCalls(listener, arch, self.node_path) if file_calls else None
         self._tasks = Tasks()
         self._names: dict[NodeInfo, OpenNames] = {}
         self._served: dict[str, Served] = {}
@@ -98,6 +98,7 @@ class NodeHandlers:
                 served = self._served.pop(name, None)
                 if served is not None:
                     served.file.close()
+                    self._supervisor.note_released(served.node.path, served.file.client_id)
 
     def close(self) -> None:
         """Nobody is left: release everything."""
@@ -168,9 +169,11 @@ class NodeHandlers:
         # From here on the close event of our own or the program's descriptor releases the file.
         self._served[name] = Served(node, file, shown)
         try:
-            self._listener.answer_with_fd(call.id, fd, bool(flags & os.O_CLOEXEC))
+            number = self._listener.answer_with_fd(call.id, fd, bool(flags & os.O_CLOEXEC))
         finally:
             os.close(fd)
+        if number is not None:
+            self._supervisor.note(call, number)
         return ANSWERED
 
     def _powered_up(self) -> None:
@@ -190,7 +193,8 @@ class NodeHandlers:
         link = self._tasks.link(tid, signed(fd))
         return None if link is None else self._served.get(link)
 
-    def _node_path(self, tid: int, fd: int) -> str | None:
+    def node_path(self, tid: int, fd: int) -> str | None:
+        """The node behind a descriptor, None for one that is not ours."""
         served = self._find(tid, fd)
         return None if served is None else served.node.path
 

@@ -65,11 +65,7 @@ class Listener:
 
     def alive(self, id_: int) -> bool:
         """Whether the caller still waits, so that its thread id still is its own."""
-        try:
-            fcntl.ioctl(self.fd, NOTIF_ID_VALID, _ID.pack(id_))
-        except OSError:
-            return False
-        return True
+        return self._tell(NOTIF_ID_VALID, _ID.pack(id_))
 
     def answer(self, id_: int, value: int) -> bool:
         """Return `value` to the caller."""
@@ -83,26 +79,33 @@ class Listener:
         """Let the kernel carry the call out."""
         return self._respond(_RESPONSE.pack(id_, 0, 0, RESPONSE_CONTINUE))
 
-    def answer_with_fd(self, id_: int, fd: int, cloexec: bool) -> bool:
-        """Return a new descriptor of the caller's for our `fd`. OSError where it can have none (EMFILE)."""
+    def answer_with_fd(self, id_: int, fd: int, cloexec: bool) -> int | None:
+        """Return a new descriptor of the caller's for our `fd`: its number, None if the caller is gone.
+        OSError where it can have none (EMFILE)."""
+        # With a bytearray, ioctl gives what the call returned instead of the buffer.
+        argument = bytearray(_ADDFD.pack(id_, ADDFD_SEND, fd, 0, os.O_CLOEXEC if cloexec else 0))
         try:
-            fcntl.ioctl(
-                self.fd, NOTIF_ADDFD, _ADDFD.pack(id_, ADDFD_SEND, fd, 0, os.O_CLOEXEC if cloexec else 0)
-            )
+            number: int = fcntl.ioctl(self.fd, NOTIF_ADDFD, argument, True)
+            return number
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINPROGRESS):
-                return False
+                return None
             raise
-        return True
 
     def close(self) -> None:
         os.close(self.fd)
 
     def _respond(self, response: bytes) -> bool:
-        try:
-            fcntl.ioctl(self.fd, NOTIF_SEND, response)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINPROGRESS):
-                return False
-            raise
-        return True
+        return self._tell(NOTIF_SEND, response)
+
+    def _tell(self, request: int, argument: bytes) -> bool:
+        while True:
+            try:
+                fcntl.ioctl(self.fd, request, argument)
+            except OSError as error:
+                if error.errno == errno.EINTR:
+                    continue
+                if error.errno in (errno.ENOENT, errno.EINPROGRESS):
+                    return False
+                raise
+            return True

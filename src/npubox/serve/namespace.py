@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from npubox.serve import linux
-from npubox.serve.linux import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC
+from npubox.serve.linux import MS_BIND, MS_MOVE, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC
 from npubox.serve.nodes import NodeInfo
 
 NODE_MODE = 0o666
@@ -59,7 +59,8 @@ def _mount_dev(new: Path, nodes: Sequence[NodeInfo]) -> None:
                 _bring_over(entry, new / entry.name)
     for node in nodes:
         _make_node(new / Path(node.path).relative_to("/dev"), node)
-    linux.mount(str(new), "/dev", None, MS_BIND | MS_REC)
+    # Moved and not bound: nothing of the host's may stay below a directory that will be removed.
+    linux.mount(str(new), "/dev", None, MS_MOVE)
 
 
 def _bring_over(entry: os.DirEntry[str], target: Path) -> None:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from npubox.core.drm.device import QueueObserver
 from npubox.core.drm.file import Caller
 from npubox.errors import DeviceError
 from npubox.machines.preset import PresetInfo
@@ -33,6 +35,8 @@ class PresetMachine:
         self._machine: SplitMachine | None = None
         self._thread: threading.Thread | None = None
         self.ready = False
+        self.job_watcher: QueueObserver | None = None
+        """Told of jobs as the driver's queue is (`DrmDevice`), once the control channel was."""
 
     @property
     def processes(self) -> frozenset[int]:
@@ -68,10 +72,19 @@ class PresetMachine:
         try:
             from npubox.machines.split import SplitMachine
 
-            self._machine = SplitMachine(self._preset)
+            machine = SplitMachine(self._preset)
+            machine.device.queue_observer = functools.partial(self._job_event, machine)
+            self._machine = machine
         except (OSError, DeviceError) as error:
             _log.error("%s did not power up: %s", self._preset.name, error)
         except Exception:
             _log.exception("%s did not power up", self._preset.name)
         self.ready = True
         done()
+
+    def _job_event(
+        self, machine: SplitMachine, client_id: int, sequence: int, event: str, error: int
+    ) -> None:
+        machine.control.job_event(client_id, sequence, event, error)
+        if self.job_watcher is not None:
+            self.job_watcher(client_id, sequence, event, error)

@@ -9,6 +9,7 @@ the loop as an exception: without a supervisor every program of the launch fails
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import select
@@ -54,24 +55,27 @@ class Handlers(Protocol):
 
 
 class Observer(Protocol):
-    """Who wants to hear how each call ended: `npubox trace`."""
+    """Who wants to hear of every call that the filter notifies: `npubox trace`."""
 
-    def received(self, call: Call) -> None: ...
+    def received(self, call: Call) -> None:
+        """A call has come; its caller waits."""
 
-    def answered(self, call: Call, result: int | None, error: int) -> None:
-        """`result` None: the kernel carried the call out."""
+    def answering(self, call: Call, result: int | None, error: int) -> None:
+        """What the call will return, or errno; both None and 0: the kernel carries it out. The caller waits
+        still, except for an open that succeeded."""
+
+    def released(self, path: str, client_id: int) -> None:
+        """The last reference to an open file is gone."""
 
 
 class Supervisor:
     """`others` are descriptors of somebody else's, each with what to do when it is readable; once that
     returns False, the descriptor is watched no more."""
 
-    def __init__(
-        self, listener: Listener, others: dict[int, Callable[[], bool]], observer: Observer | None = None
-    ) -> None:
+    def __init__(self, listener: Listener, others: dict[int, Callable[[], bool]]) -> None:
         self._listener = listener
         self._others = others
-        self._observer = observer
+        self._observer: Observer | None = None
         self._handlers: Handlers | None = None
         self._table: dict[int, Handler] = {}
         self._waiting: dict[int, tuple[Call, Pending]] = {}
@@ -89,9 +93,10 @@ class Supervisor:
         """How many calls block."""
         return len(self._waiting)
 
-    def use(self, handlers: Handlers) -> None:
+    def use(self, handlers: Handlers, observer: Observer | None = None) -> None:
         self._handlers = handlers
         self._table = handlers.table()
+        self._observer = observer
 
     def watch(self, fd: int) -> None:
         """Come round when `fd`, a source of close events, is readable."""
@@ -137,8 +142,9 @@ class Supervisor:
         if call is None:
             return
         self._note_closed()
-        if self._observer is not None:
-            self._observer.received(call)
+        observer = self._observer
+        if observer is not None:
+            self._guarded(functools.partial(observer.received, call))
         self._dispatch(call)
 
     def _dispatch(self, call: Call) -> None:
@@ -167,19 +173,27 @@ class Supervisor:
             return
         if isinstance(result, Answered):
             return
-        if isinstance(result, Proceed):
+        value = None if isinstance(result, Proceed) else result
+        self.note(call, value)
+        if value is None:
             self._listener.proceed(call.id)
-            value = None
         else:
-            self._listener.answer(call.id, result)
-            value = result
-        if self._observer is not None:
-            self._observer.answered(call, value, 0)
+            self._listener.answer(call.id, value)
 
     def _fail(self, call: Call, error: int) -> None:
+        self.note(call, None, error)
         self._listener.fail(call.id, error)
-        if self._observer is not None:
-            self._observer.answered(call, None, error)
+
+    def note(self, call: Call, result: int | None, error: int = 0) -> None:
+        """Tell the observer, if there is one, how a call ends."""
+        observer = self._observer
+        if observer is not None:
+            self._guarded(functools.partial(observer.answering, call, result, error))
+
+    def note_released(self, path: str, client_id: int) -> None:
+        observer = self._observer
+        if observer is not None:
+            self._guarded(functools.partial(observer.released, path, client_id))
 
     # Calls that block
 

@@ -37,6 +37,14 @@ def _claim(directory: str) -> int:
     return fd
 
 
+def remove(directory: str | Path) -> None:
+    """Remove a directory with all in it, unless something is mounted below: that is not ours to empty."""
+    with contextlib.suppress(OSError):
+        own = os.lstat(directory).st_dev
+        if all(os.lstat(path).st_dev == own for path, _, _ in os.walk(directory)):
+            shutil.rmtree(directory)
+
+
 def make_directory(parent: str) -> tuple[str, int]:
     """A directory for this launch and the descriptor that holds it; those of dead launches go."""
     for entry in os.scandir(parent):
@@ -45,7 +53,7 @@ def make_directory(parent: str) -> tuple[str, int]:
                 continue  # its launch may not have claimed it yet
             with contextlib.suppress(OSError):
                 fd = _claim(entry.path)
-                shutil.rmtree(entry.path, ignore_errors=True)
+                remove(entry.path)
                 os.close(fd)
     directory = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
     return directory, _claim(directory)
@@ -60,7 +68,7 @@ class Tree:
         self.path.chmod(0o755)
 
     def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self.path)
         os.close(self._lock)
 
 
@@ -114,7 +122,7 @@ class OpenNames:
             os.link(source, self._base, src_dir_fd=self._lock, follow_symlinks=True)
             self._add_shard()
         except OSError:
-            shutil.rmtree(self._directory, ignore_errors=True)
+            remove(self._directory)
             os.close(self._lock)
             raise
 
@@ -144,7 +152,7 @@ class OpenNames:
     def close(self) -> None:
         for shard in self._shards:
             os.close(shard.events)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        remove(self._directory)
         os.close(self._lock)
 
     def _add_shard(self) -> _Shard:

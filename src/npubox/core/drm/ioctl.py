@@ -38,7 +38,7 @@ def dispatch(file: DrmFile, request: int, address: int, caller: Caller) -> int |
     """
     device, memory = file.device, caller.memory
     _check_plugged(file)
-    plan = _plan(type(device.driver), request & NUMBER_MASK)
+    plan = _plan(type(device.driver), request & NUMBER_MASK)  # type: ignore[arg-type]
     buffer = bytearray(plan.size)
     if plan.copy_in:
         buffer[: plan.copy_in] = memory.read(address, plan.copy_in)
