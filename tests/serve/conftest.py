@@ -33,7 +33,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
             pytest.skip("needs a C compiler")
         target = directory / "-".join([name, *(option.strip("-") for option in options)])
         if not target.exists():
-            command = [compiler, "-O1", "-Wall", "-o", target, CLIENTS / f"{name}.c", "-pthread", *options]
+            source = CLIENTS / f"{name}.c"
+            command = [compiler, "-O1", "-Wall", "-pthread", "-o", str(target), str(source), *options]
             subprocess.run(command, check=True)
         return target
 

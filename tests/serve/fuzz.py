@@ -40,9 +40,11 @@ class Fuzzer:
         # Beyond the room lies memory that nobody may touch: what runs past the end must be EFAULT.
         libc.mmap(BASE, 2 * ROOM, 0, FIXED, -1, 0)
         libc.mprotect(ctypes.c_void_p(BASE), ctypes.c_size_t(ROOM), mmap.PROT_READ | mmap.PROT_WRITE)
-        self.scratch = (ctypes.c_char * ROOM).from_address(BASE)
+        self.scratch = memoryview((ctypes.c_char * ROOM).from_address(BASE)).cast("B")
         # A number may claim more bytes than there are: they must not be anybody's heap.
-        self.argument = (ctypes.c_char * LARGEST).from_buffer(mmap.mmap(-1, LARGEST))
+        memory = mmap.mmap(-1, LARGEST)
+        self.argument = memoryview(memory)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
     def struct(self, kind: type[ctypes.Structure]) -> bytearray:
         made = kind()
@@ -97,13 +99,13 @@ def main(device: str, seed: int, count: int) -> None:
         argument = fuzzer.argument
         argument[:] = bytes(data) + bytes(LARGEST - SHOWN)
         try:
-            answer = str(opened.node.ioctl(number, ctypes.addressof(argument)))
+            answer = str(opened.node.ioctl(number, fuzzer.address))
         except OSError as error:
             answer = f"errno {error.errno}"
         data[:] = argument[:SHOWN]
         if number & 0xFFFF == drm.GET_CLIENT.number & 0xFFFF:
             data[8:16] = bytes(8)  # the process id
-        digest = hashlib.sha256(bytes(data) + fuzzer.scratch[:]).hexdigest()[:12]
+        digest = hashlib.sha256(bytes(data) + bytes(fuzzer.scratch)).hexdigest()[:12]
         print(f"{number:#010x} {answer} {digest}")
     opened.close()
     os._exit(0)

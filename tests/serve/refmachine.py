@@ -23,7 +23,7 @@ from npubox.core.pending import Pending
 from npubox.core.usermem import UserMemory
 from npubox.serve.execute import Request, execute
 from npubox.serve.launch import Wish
-from npubox.serve.machine import LocalFile
+from npubox.serve.machine import JobWatcher, LocalFile, StorePlace, place_of
 from npubox.serve.nodes import NodeInfo, accel_node
 from npubox.uapi.ioctl import iowr
 from tests.core.refaccel import RefAccel, Word
@@ -62,21 +62,21 @@ class WaitingRefAccel(RefAccel):
 class RefMachine:
     """A `ServedMachine` whose device is in the supervisor's process."""
 
-    processes = frozenset({os.getpid()})
     ready = True
 
     def __init__(self, report: Path) -> None:
         self.nodes: Sequence[NodeInfo] = (accel_node("/dev/accel/accel0", "refaccel.0", (), "refaccel"),)
         self._report = report
         self.processes = frozenset({os.getpid()})
+        self.job_watcher: JobWatcher | None = None
         self.device = DrmDevice(WaitingRefAccel(), "refaccel.0", minors=Minors())
         self.device.register()
 
     def power_up(self, done: Callable[[], None]) -> None:
         raise AssertionError("it is powered up")
 
-    def store(self, node: NodeInfo) -> tuple[int, str]:
-        return self.device.store.fd, self.device.store.directory
+    def store(self, node: NodeInfo) -> StorePlace:
+        return place_of(self.device.store)
 
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> LocalFile:
         return LocalFile(self.device, flags, caller)

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -114,6 +117,16 @@ def run(report: Path, program: Path, *arguments: str, options: tuple[str, ...] =
 @TIERS
 def test_each_call(compiled: Compile, tmp_path: Path, tier: str) -> None:
     output = run(tmp_path / "report", compiled("rules"), options=(tier,))
+    assert output.split("\n") == EXPECTED.strip().split("\n") + [""]
+
+
+@TIERS
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_each_call_as_nobody(compiled: Compile, tier: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own are closed to others
+        os.chmod(directory, 0o777)
+        program = shutil.copy(compiled("rules"), directory)
+        output = run(Path(directory) / "report", Path(program), options=(tier, "--user"))
     assert output.split("\n") == EXPECTED.strip().split("\n") + [""]
 
 

@@ -10,11 +10,24 @@ from npubox.errors import NpuboxError
 from npubox.machines.preset import find_preset
 from npubox.serve.execute import Launched, Request, execute
 from npubox.serve.launch import Wish
+from npubox.serve.machine import ServedMachine
 from npubox.serve.preset import PresetMachine
+from npubox.serve.rpc import socket_path
 from npubox.serve.supervisor import Observer
 
 MACHINE = "imx93"
 BAD_INPUT = 2
+
+
+def find_machine(name: str) -> Callable[[], ServedMachine]:
+    """What makes the machine of that name: one that `npubox serve` runs, or else a preset's own."""
+    path = socket_path(name)
+    if path.exists():
+        from npubox.serve.forward import ForwardedMachine
+
+        return lambda: ForwardedMachine(path)
+    preset = find_preset(name)
+    return lambda: PresetMachine(preset)
 
 
 def run_program(
@@ -25,8 +38,7 @@ def run_program(
 ) -> int:
     """The program's exit code; 126 and 127 where it could not be started."""
     try:
-        preset = find_preset(machine or MACHINE)
-        return execute(Request(command, lambda: PresetMachine(preset), wish or Wish(), watch))
+        return execute(Request(command, find_machine(machine or MACHINE), wish or Wish(), watch))
     except NpuboxError as error:
         print(f"npubox: {error}", file=sys.stderr)
     except OSError as error:

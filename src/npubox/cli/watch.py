@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from npubox.serve import paths
 from npubox.serve.bpf import MAP_ANONYMOUS
@@ -14,7 +16,6 @@ from npubox.serve.execute import Launched
 from npubox.serve.linux import AT_FDCWD
 from npubox.serve.listener import Call
 from npubox.serve.path_calls import signed
-from npubox.serve.preset import PresetMachine
 from npubox.serve.supervisor import Observer
 from npubox.serve.syscalls import native
 from npubox.tools.ioctls import decode
@@ -41,8 +42,7 @@ class LaunchWatcher:
         self._names = {number: name for name, number in native().numbers.items()}
         self._events: dict[int, Event] = {}
         self._prefixes = tuple({f"{os.path.dirname(node.path)}/" for node in launched.machine.nodes})
-        if isinstance(launched.machine, PresetMachine):
-            launched.machine.job_watcher = self._job_event
+        launched.machine.job_watcher = self._job_over
 
     def received(self, call: Call) -> None:
         event = self._begin(call)
@@ -102,14 +102,7 @@ class LaunchWatcher:
     def _memory(self, call: Call) -> CallMemory:
         return CallMemory(self._launched.listener, call)
 
-    def _job_event(self, client_id: int, sequence: int, event: str, error: int) -> None:
+    def _job_over(self, client_id: int, sequence: int, error: int, report: Any) -> None:
         """On any thread, under the device's lock: only take note."""
-        if event == "finished":
-            self._launched.supervisor.post(lambda: self._job(client_id, sequence, error))
-
-    def _job(self, client_id: int, sequence: int, error: int) -> None:
-        machine = self._launched.machine
-        assert isinstance(machine, PresetMachine)
-        control = machine.machine
-        report = None if control is None else control.control.job(client_id, sequence)
-        self._tracer.job(client_id, sequence, report, error)
+        fields = report if report is None or isinstance(report, dict) else asdict(report)
+        self._launched.supervisor.post(lambda: self._tracer.job(client_id, sequence, error, fields))

@@ -17,6 +17,7 @@ from npubox.core import libc
 from npubox.core.store import Store
 from npubox.errors import DeviceError
 from npubox.serve import bpf, linux, namespace, syscalls
+from npubox.serve.machine import place_of
 from npubox.serve.listener import NOTIF_SET_FLAGS, SYNC_WAKE_UP
 from npubox.serve.nodes import accel_node, write_tree
 from npubox.serve.workspace import OpenNames
@@ -148,7 +149,7 @@ def _reach() -> None:
 
 def _store() -> None:
     store = Store()
-    names = OpenNames(store.fd, store.directory, lambda _: None)
+    names = OpenNames(place_of(store), lambda _: None)
     try:
         name, fd = names.open(os.O_RDWR)
         shown = os.readlink(f"/proc/self/fd/{fd}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from npubox.errors import DeviceError
 from npubox.serve import launch, syscalls
+from npubox.serve.forward import ForwardedMachine
 from npubox.serve.front import SIGNALS, Front
 from npubox.serve.handlers import NodeHandlers
 from npubox.serve.launch import Wish
@@ -104,10 +105,12 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
         resolver = Rewritten(machine.nodes, tree.path) if seccomp_only else Namespaced(machine.nodes)
         path_calls = program.tier is not launch.Tier.NAMESPACE
         handlers = NodeHandlers(
-            listener, supervisor, machine, arch, resolver, path_calls, request.wish.files
+            listener, supervisor, machine, arch, resolver, path_calls, request.wish.files or request.wish.poll
         )
         watch = request.watch
         supervisor.use(handlers, watch(Launched(listener, supervisor, handlers, machine)) if watch else None)
+        if isinstance(machine, ForwardedMachine):
+            supervisor.attend(machine.fileno(), machine.listen)
         supervisor.run()
         child.failed()
         child.reap()

@@ -184,7 +184,7 @@ class NodeHandlers:
     def _names_of(self, node: NodeInfo) -> OpenNames:
         names = self._names.get(node)
         if names is None:
-            names = self._names[node] = OpenNames(*self._machine.store(node), self._supervisor.watch)
+            names = self._names[node] = OpenNames(self._machine.store(node), self._supervisor.watch)
         return names
 
     # calls on descriptors
@@ -249,8 +249,7 @@ class NodeHandlers:
         forgotten = served.file.forgotten()
         if len(forgotten) < SWEEP_OBJECTS and sum(size for _, size in forgotten) < SWEEP_BYTES:
             return
-        store, _ = self._machine.store(served.node)
-        ranges = mapped_ranges(store, self._machine.processes)
+        ranges = mapped_ranges(self._machine.store(served.node).fd, self._machine.processes)
         if ranges is None:
             return
         for offset, size in forgotten:

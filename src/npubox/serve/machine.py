@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from npubox.core.drm.device import DrmDevice
 from npubox.core.drm.file import Caller, DrmFile
@@ -12,7 +12,26 @@ from npubox.core.drm.gem import GemObject
 from npubox.core.drm.ioctl import dispatch
 from npubox.core.drm.mmap import find_mappable
 from npubox.core.pending import Pending
+from npubox.core.store import Store
 from npubox.serve.nodes import NodeInfo
+
+
+JobWatcher = Callable[[int, int, int, Any], None]
+"""(client id, the client's job number, errno or 0, the control channel's report or None) of a job that is
+over; on any thread, perhaps under the device's lock, so it must not block."""
+
+
+class StorePlace(NamedTuple):
+    """A store: its descriptor, a path by which it can be linked, and a directory to link it in."""
+
+    fd: int
+    source: str
+    directory: str
+
+
+def place_of(store: Store) -> StorePlace:
+    """The place of a store that nobody has linked yet."""
+    return StorePlace(store.fd, f"/proc/self/fd/{store.fd}", store.directory)
 
 
 class OpenFile(Protocol):
@@ -39,6 +58,8 @@ class OpenFile(Protocol):
 class ServedMachine(Protocol):
     """A machine with nodes. It powers up when a node is first opened."""
 
+    job_watcher: JobWatcher | None
+
     @property
     def nodes(self) -> Sequence[NodeInfo]: ...
 
@@ -53,8 +74,8 @@ class ServedMachine(Protocol):
     def power_up(self, done: Callable[[], None]) -> None:
         """Begin to power up, once; `done` is called on another thread when `ready`."""
 
-    def store(self, node: NodeInfo) -> tuple[int, str]:
-        """The store behind a node's mappings: its descriptor and its directory. Once `ready`."""
+    def store(self, node: NodeInfo) -> StorePlace:
+        """The store behind a node's mappings. Once `ready`."""
 
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile: ...
 

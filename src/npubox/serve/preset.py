@@ -11,11 +11,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from npubox.core.drm.device import QueueObserver
 from npubox.core.drm.file import Caller
 from npubox.errors import DeviceError
 from npubox.machines.preset import PresetInfo
-from npubox.serve.machine import LocalFile
+from npubox.serve.machine import JobWatcher, LocalFile, StorePlace, place_of
 from npubox.serve.nodes import NodeInfo, accel_node
 
 if TYPE_CHECKING:
@@ -35,8 +34,7 @@ class PresetMachine:
         self._machine: SplitMachine | None = None
         self._thread: threading.Thread | None = None
         self.ready = False
-        self.job_watcher: QueueObserver | None = None
-        """Told of jobs as the driver's queue is (`DrmDevice`), once the control channel was."""
+        self.job_watcher: JobWatcher | None = None
 
     @property
     def processes(self) -> frozenset[int]:
@@ -50,9 +48,8 @@ class PresetMachine:
         self._thread = threading.Thread(target=self._power_up, args=(done,), name="npubox-power-up")
         self._thread.start()
 
-    def store(self, node: NodeInfo) -> tuple[int, str]:
-        store = self._powered().device.store
-        return store.fd, store.directory
+    def store(self, node: NodeInfo) -> StorePlace:
+        return place_of(self._powered().device.store)
 
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> LocalFile:
         return LocalFile(self._powered().device, flags, caller)
@@ -86,5 +83,5 @@ class PresetMachine:
         self, machine: SplitMachine, client_id: int, sequence: int, event: str, error: int
     ) -> None:
         machine.control.job_event(client_id, sequence, event, error)
-        if self.job_watcher is not None:
-            self.job_watcher(client_id, sequence, event, error)
+        if event == "finished" and self.job_watcher is not None:
+            self.job_watcher(client_id, sequence, error, machine.control.job(client_id, sequence))

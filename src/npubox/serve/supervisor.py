@@ -102,6 +102,11 @@ class Supervisor:
         """Come round when `fd`, a source of close events, is readable."""
         self._epoll.register(fd, select.EPOLLIN)
 
+    def attend(self, fd: int, what: Callable[[], bool]) -> None:
+        """As `others`: do `what` whenever `fd` is readable, until it returns False."""
+        self._others[fd] = what
+        self._epoll.register(fd, select.EPOLLIN)
+
     def post(self, work: Callable[[], None]) -> None:
         """Have the loop do `work`; from any thread."""
         self._done.append(work)

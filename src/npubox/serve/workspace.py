@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from npubox.serve import linux
+from npubox.serve.machine import StorePlace
 
 PREFIX = "npubox-launch-"
 YOUNG = 10.0  # seconds
@@ -72,6 +73,20 @@ class Tree:
         os.close(self._lock)
 
 
+class Anchor:
+    """A lasting name of a store, so that any number of launches can link it, one after the other too."""
+
+    def __init__(self, store: StorePlace) -> None:
+        self._directory, self._lock = make_directory(store.directory)
+        self.path = f"{self._directory}/store"
+        # With a directory descriptor, if only to be ignored, Python calls linkat(2), which follows.
+        os.link(store.source, self.path, src_dir_fd=self._lock, follow_symlinks=True)
+
+    def close(self) -> None:
+        remove(self._directory)
+        os.close(self._lock)
+
+
 class _Shard:
     """A watched directory of names. The kernel queues 16384 events, so fewer names than that may live in it."""
 
@@ -110,16 +125,15 @@ class OpenNames:
     `watch` is called with each descriptor that becomes readable when files are closed.
     """
 
-    def __init__(self, store_fd: int, store_directory: str, watch: Callable[[int], None]) -> None:
-        self._directory, self._lock = make_directory(store_directory)
+    def __init__(self, store: StorePlace, watch: Callable[[int], None]) -> None:
+        self._directory, self._lock = make_directory(store.directory)
         self._base = f"{self._directory}/store"
         self._serial = itertools.count()
         self._watch = watch
         self._shards: list[_Shard] = []
         try:
             # With a directory descriptor, if only to be ignored, Python calls linkat(2), which follows.
-            source = f"/proc/self/fd/{store_fd}"
-            os.link(source, self._base, src_dir_fd=self._lock, follow_symlinks=True)
+            os.link(store.source, self._base, src_dir_fd=self._lock, follow_symlinks=True)
             self._add_shard()
         except OSError:
             remove(self._directory)

@@ -13,10 +13,11 @@ import mmap
 import os
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from npubox.tools.ioctls import Read, decode, name_of
 
+ERRNO_NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EAGAIN: "EAGAIN"}
 OPEN_FLAGS = ("O_CREAT", "O_EXCL", "O_TRUNC", "O_APPEND", "O_NONBLOCK", "O_CLOEXEC", "O_DIRECTORY")
 ACCESS = ("O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE")
 
@@ -53,25 +54,6 @@ class Event:
         return line
 
 
-class JobReport(Protocol):
-    """What the tracer reads of `npubox.machines.control.JobReport`."""
-
-    @property
-    def cycles(self) -> int: ...
-
-    @property
-    def start_ns(self) -> int: ...
-
-    @property
-    def end_ns(self) -> int: ...
-
-    @property
-    def error(self) -> int: ...
-
-    @property
-    def fault(self) -> Any: ...
-
-
 class Tracer:
     """Turns calls into events and writes them, as text or as JSON lines."""
 
@@ -104,26 +86,21 @@ class Tracer:
 
     def finish(self, event: Event, result: int | None, error: int) -> None:
         """The event is complete: write it."""
-        event.result = errno.errorcode.get(error, str(error)) if error else result
+        event.result = ERRNO_NAMES.get(error, str(error)) if error else result
         event.microseconds = round((self.now() - event.time) * 1e6, 1)
         self.write(event)
 
     def released(self, path: str, client_id: int) -> None:
         self.write(Event(self.now(), 0, "release", {"node": path, "client": client_id}))
 
-    def job(self, client_id: int, sequence: int, report: JobReport | None, error: int) -> None:
-        """A job is over: what the device did."""
-        fields: dict[str, Any] = {"error": errno.errorcode.get(error, error) if error else 0}
+    def job(self, client_id: int, sequence: int, error: int, report: dict[str, Any] | None) -> None:
+        """A job is over: what the device did, as the fields of a `JobReport`."""
+        fields: dict[str, Any] = {"error": ERRNO_NAMES.get(error, error) if error else 0}
         if report is not None:
-            fields |= {
-                "cycles": report.cycles,
-                "device_start_ns": report.start_ns,
-                "device_ns": report.end_ns - report.start_ns,
-            }
-            if report.fault is not None:
-                fields["fault"] = {
-                    name: getattr(report.fault, name) for name in ("reason", "command", "offset", "address")
-                }
+            start, end = report["start_ns"], report["end_ns"]
+            fields |= {"cycles": report["cycles"], "device_start_ns": start, "device_ns": end - start}
+            if report["fault"] is not None:
+                fields["fault"] = report["fault"]
         self.write(Event(self.now(), 0, "job", {"client": client_id, "job": sequence}, fields))
 
     def write(self, event: Event) -> None:
