@@ -92,4 +92,8 @@ def main(device_name: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "ethos-u65-256"))
+    try:
+        sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "ethos-u65-256"))
+    except (npubox.DeviceError, npubox.ModelError) as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        sys.exit(2)

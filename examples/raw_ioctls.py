@@ -14,7 +14,10 @@ import numpy as np
 
 from npubox.client.node import NodeFile, open_node
 from npubox.client.regions import used_regions
+from npubox.compiler.placement import check_made_for
 from npubox.compiler.vela import compile_network
+from npubox.errors import ModelError, NpuboxError
+from npubox.formats.payload import config_name
 from npubox.formats.tflite import read_network
 from npubox.uapi import drm
 from npubox.uapi import ethosu_accel as ethosu
@@ -42,10 +45,6 @@ def create(node: NodeFile, size: int) -> tuple[int, mmap.mmap]:
 
 def main(model: str, device: str) -> None:
     network = read_network(Path(model))
-    if not network.compiled:
-        network = read_network(compile_network(Path(model), "ethos-u65-256").content)
-    (npu,) = (operator.npu for operator in network.operators if operator.npu is not None)
-    used = used_regions(npu.stream.words)
     opened = open_node(device)
     node = opened.node
 
@@ -57,7 +56,16 @@ def main(model: str, device: str) -> None:
         size=ctypes.sizeof(info),
         pointer=ctypes.addressof(info),
     )
-    print(f"NPU id {info.id:#x} config {info.config:#x} SRAM {info.sram_size >> 10} KiB")
+    accelerator = config_name(info.config, info.id)
+    print(f"{accelerator}: id {info.id:#x} config {info.config:#x} SRAM {info.sram_size >> 10} KiB")
+
+    if not network.compiled:
+        network = read_network(compile_network(Path(model), accelerator).content)
+    npu = network.operators[0].npu
+    if npu is None or len(network.operators) > 1:
+        raise ModelError(f"{model} is not wholly one NPU operator: examples/highlevel.py runs it")
+    check_made_for(npu.stream, info.config, info.id, model)
+    used = used_regions(npu.stream.words)
 
     stream = ctypes.create_string_buffer(npu.stream.words, len(npu.stream.words))
     command = call(node, ethosu.CMDSTREAM_BO_CREATE, size=len(stream), data=ctypes.addressof(stream)).handle
@@ -94,7 +102,11 @@ def main(model: str, device: str) -> None:
 
 
 if __name__ == "__main__":
-    main(
-        sys.argv[1] if len(sys.argv) > 1 else str(DIGITS / "digits.tflite"),
-        sys.argv[2] if len(sys.argv) > 2 else "ethos-u65-256",
-    )
+    try:
+        main(
+            sys.argv[1] if len(sys.argv) > 1 else str(DIGITS / "digits.tflite"),
+            sys.argv[2] if len(sys.argv) > 2 else "ethos-u65-256",
+        )
+    except (NpuboxError, OSError) as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -25,7 +25,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "nan.npy", np.full(GOOD.shape, np.nan))
     np.save(folder / "object.npy", np.array([{}]), allow_pickle=True)
     np.savez(folder / "archive.npz", GOOD)
-    (folder / "archive.npz").rename(folder / "archive.npy")
+    (folder / "archive.npy").write_bytes((folder / "archive.npz").read_bytes())
     (folder / "cut.npy").write_bytes((folder / "good.npy").read_bytes()[:100])
     (folder / "empty.npy").touch()
     (folder / "short.bin").write_bytes(bytes(63))
@@ -43,6 +43,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = compiled_by_vela(content, "ethos-u65-512").content
     (folder / "u65-512.tflite").write_bytes(other)
     (folder / "u55.tflite").write_bytes(compiled_by_vela(content, "ethos-u55-128").content)
+    (folder / "u85.tflite").write_bytes(compiled_by_vela(content, "ethos-u85-256").content)
     (folder / "compiled.tflite").write_bytes(compiled_by_vela(content, "ethos-u65-256").content)
     return folder
 
@@ -55,7 +56,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("text.tflite", ["text.tflite", "not a .tflite"]),
         ("empty.tflite", ["empty.tflite", "not a .tflite"]),
         ("float.tflite", ["float.tflite", "float network", "quantise"]),
-        ("u65-512.tflite", ["u65-512.tflite", "compiled for ethos-u65-512", "npubox compile"]),
+        ("u65-512.tflite", ["u65-512.tflite", "compiled for ethos-u65-512", "--device ethos-u65-512"]),
         ("u55.tflite", ["u55.tflite", "compiled for ethos-u55-128", "npubox compile"]),
     ],
 )
@@ -74,6 +75,8 @@ def test_models(npubox: Npubox, files: Path, name: str, words: list[str]) -> Non
         ("nan.npy", ["NaN"]),
         ("object.npy", ["cannot be read as .npy"]),
         ("archive.npy", ["archive"]),
+        ("archive.npz", ["archive", "as .npy"]),
+        ("missing.npz", ["there is no file"]),
         ("cut.npy", ["cannot be read as .npy"]),
         ("empty.npy", ["cannot be read as .npy"]),
         ("short.bin", ["63 bytes", "exactly 64"]),
@@ -90,6 +93,12 @@ def test_inputs(npubox: Npubox, files: Path, name: str, words: list[str]) -> Non
 def test_devices(npubox: Npubox, files: Path) -> None:
     good = files / "good.npy"
     one_sentence(npubox("run", DIGITS, "--input", good, "--device", "ethos-u99"), "ethos-u99", "imx93")
+    one_sentence(
+        npubox("run", DIGITS, "--input", good, "-d", "Ethos-U65_256"),
+        "did you mean ethos-u65-256:",
+        "device (ethos-u55-32, ethos-u55-64, ethos-u55-128,",
+        "machine (corstone-300,",
+    )
     one_sentence(npubox("run", DIGITS, "--input", good, "--device", "/dev/accel/accel77"), "accel77")
     one_sentence(npubox("run", DIGITS, "--input", good, "--device", "/dev/null"), "/dev/null")
     one_sentence(npubox("compile", DIGITS, "-o", files / "x", "--device", "ethos-u99"), "ethos-u99")
@@ -115,6 +124,8 @@ def test_options(npubox: Npubox, files: Path) -> None:
 def test_disasm_and_compile(npubox: Npubox, files: Path) -> None:
     one_sentence(npubox("disasm", DIGITS), "carries no command stream")
     one_sentence(npubox("disasm", files / "cut.tflite"), "damaged")
+    one_sentence(npubox("disasm", files / "u85.tflite"), "for ethos-u85-256", "U55 and U65")
+    one_sentence(npubox("disasm", files / "u85.tflite", "--json"), "for ethos-u85-256", "U55 and U65")
     one_sentence(npubox("compile", files / "compiled.tflite", "-o", files / "x"), "already is compiled")
     one_sentence(npubox("compile", files / "float.tflite", "-o", files / "x"), "float network")
 

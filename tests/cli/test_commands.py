@@ -19,6 +19,7 @@ from tests.client.graphs import float_edges, only_quantize
 from tests.networks import compiled_by_vela, raw_file
 
 OPERATORS = [operator.name for operator in read_network(DIGITS).operators]  # Vela places them all
+CORPUS = ROOT / "tests" / "corpus" / "networks"
 HEAVY = ("numpy", "numba", "llvmlite", "tflite", "ai_edge_litert", "ethosu", "PIL", "npubox.client")
 
 
@@ -132,6 +133,13 @@ def test_nothing_on_the_npu_fails_unless_allowed(npubox: Npubox, tmp_path: Path)
     assert report["cycles"] == [None]
 
 
+def test_an_optimised_kernel_is_reported(npubox: Npubox, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.load(CORPUS / "mixed_depth_to_space_int8.npz")["input0"][0])
+    network = CORPUS / "mixed_depth_to_space_int8.tflite"
+    answer = npubox("run", network, "--input", tmp_path / "x.npy")
+    assert "note: DEPTH_TO_SPACE ran on LiteRT's optimised kernels" in answer.out, answer
+
+
 def test_verify(npubox: Npubox, image: Path) -> None:
     answer = npubox("run", DIGITS, "--input", image, "--verify", "--json")
     assert answer.status == 0, answer.err
@@ -140,14 +148,40 @@ def test_verify(npubox: Npubox, image: Path) -> None:
     assert report["verified"]["difference"] is None
 
 
+def test_verify_takes_the_oracle_that_is_exact_and_says_why(npubox: Npubox, tmp_path: Path) -> None:
+    """The vector where tflite-micro is off by one."""
+    stored = np.load(CORPUS / "mul_column_int16.npz")
+    for i in range(2):
+        np.save(tmp_path / f"{i}.npy", stored[f"input{i}"][0])
+    inputs = [word for i in range(2) for word in ("--input", tmp_path / f"{i}.npy")]
+    answer = npubox("run", CORPUS / "mul_column_int16.tflite", *inputs, "--verify")
+    assert answer.status == 0, answer.err
+    assert "verified: every output equals LiteRT BUILTIN_REF, bit for bit\n" in answer.out
+    assert "not asked: tflite-micro is known to differ in int16 MUL\n" in answer.out
+
+
 def test_verify_tells_a_difference(npubox: Npubox, image: Path) -> None:
     wrong = (
         "import numpy, npubox.fallback.verify as v\n"
-        "v.reference_outputs = lambda content, inputs: ((numpy.full((1, 10), 99, 'i1'),), 'a liar')"
+        "v.reference_outputs = lambda *_: v.Reference((numpy.full((1, 10), 99, 'i1'),), 'a liar')"
     )
     answer = npubox("run", DIGITS, "--input", image, "--verify", before=wrong)
     assert answer.status == 1
     assert "at [0, 0], a liar has 99; 10 of 10 values differ" in answer.err
+    assert "not verified" not in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_verify_by_an_oracle_that_is_not_exact_blames_nobody(npubox: Npubox, image: Path) -> None:
+    wrong = (
+        "import numpy, npubox.fallback.verify as v\n"
+        "y = numpy.full((1, 10), 99, 'i1')\n"
+        "v.reference_outputs = lambda *_: v.Reference((y,), 'a guess', (), ('int8 ADD',))"
+    )
+    answer = npubox("run", DIGITS, "--input", image, "--verify", before=wrong)
+    assert answer.status == 1
+    assert "not verified: " in answer.err
+    assert "need not be the NPU: a guess is known to differ in int8 ADD" in answer.err
     assert answer.err.count("\n") == 1
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -46,3 +48,20 @@ def test_float_input_takes_floats_only() -> None:
     assert info.accept(np.array([0.5])).dtype == np.float32
     with pytest.raises(InputError, match="give float32"):
         info.accept(np.array([1]))
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("hello", "str"),
+        (None, "NoneType"),
+        ({"x": 1}, "dict"),
+        ([[1, 2], [3]], "list"),
+        (np.array([object()] * 4), "object"),
+        (np.array(["1", "2", "3", "4"]), "<U1"),
+        (np.zeros(4, np.complex64), "complex64"),
+    ],
+)
+def test_what_is_not_numeric(value: Any, what: str) -> None:
+    with pytest.raises(InputError, match=rf"input 'x' \(int8 \[4\]\) got {what}, which is not numeric"):
+        HALF.accept(value)

@@ -67,8 +67,10 @@ def test_the_sentence_says_what_to_type() -> None:
         check_made_for(stream(U55_128, NPU_ID), U65_256, NPU_ID, "kws_vela.tflite")
     assert str(caught.value) == (
         "kws_vela.tflite was compiled for ethos-u55-128; this device is ethos-u65-256:"
-        " compile it with `npubox compile --device ethos-u65-256`"
+        " compile the original, as it was before Vela, with `npubox compile --device ethos-u65-256`"
     )
+    with pytest.raises(ModelError, match=r"--device ethos-u65-256`, or open ethos-u55-128 \(--device"):
+        check_made_for(stream(U55_128, NPU_ID), U65_256, NPU_ID, others=["ethos-u55-128"])
 
 
 def test_products_differ_though_their_sizes_are_equal() -> None:

@@ -106,6 +106,7 @@ MIXED: dict[str, tuple[str, ...]] = {
     "mean_all_int8": ("MEAN",),
     "mean_c_int16": ("MEAN",),
     "mean_c_int8": ("MEAN",),
+    "mixed_depth_to_space_int8": ("DEPTH_TO_SPACE",),
     "mixed_div_int8": ("DIV",),
     "mixed_gather_int8": ("GATHER",),
     "mixed_space_to_depth_int8": ("SPACE_TO_DEPTH",),
@@ -113,8 +114,8 @@ MIXED: dict[str, tuple[str, ...]] = {
     "reverse_h_int8": ("REVERSE_V2",),
 }
 
-# Left to the CPU, where LiteRT has no reference kernel for this version of the operator.
-NO_CPU_KERNEL = {"mixed_depth_to_space_int8": "DEPTH_TO_SPACE"}
+# Of those: LiteRT has no reference kernel for this version of the operator, but an optimised one.
+OPTIMISED_KERNELS = {"mixed_depth_to_space_int8": ("DEPTH_TO_SPACE",)}
 
 # Refused by the device: NOT_WHOLE. The stream of REDUCE_MAX over channels (MIN over columns) reads a
 # part of its input and has max pool windows of padding alone.
@@ -134,7 +135,7 @@ LEGACY_WITHOUT_SCALES = (
 )
 LEGACY_ON_CPU = ("matmul_int8",)
 
-WHOLE = tuple(name for name in NAMES if name not in {*MIXED, *NO_CPU_KERNEL, *REFUSED})
+WHOLE = tuple(name for name in NAMES if name not in {*MIXED, *REFUSED})
 
 # One or two of every kind of operation: for the configurations and memory modes that do not run everything.
 SUBSET = (

@@ -17,7 +17,7 @@ from tests.corpus.cases import (
     MIXED,
     NAMES,
     NEGATIVE_STRIDES,
-    NO_CPU_KERNEL,
+    OPTIMISED_KERNELS,
     OTHER_ORACLES,
     REFUSED,
     SUBSET,
@@ -155,15 +155,7 @@ def test_with_cpu_operators(devices: Devices, accelerator: str, name: str) -> No
             pairs = zip(outputs(network, *case.vector(k)), case.outputs, strict=True)
             for ours, theirs in pairs:
                 np.testing.assert_array_equal(ours, theirs[k], strict=True)
-
-
-@pytest.mark.parametrize(("name", "operator"), NO_CPU_KERNEL.items())
-def test_cpu_operator_without_a_kernel(devices: Devices, name: str, operator: str) -> None:
-    case = load(name)
-    with devices["ethos-u65-256", None].load(case.content) as network:
-        assert network.placement.cpu == (operator,)
-        with pytest.raises(npubox.ModelError, match=f"no kernel for CPU operator .*{operator}"):
-            outputs(network, *case.vector(0))
+        assert network.optimised_kernels == OPTIMISED_KERNELS.get(name, ())
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -178,7 +170,7 @@ def test_streams_that_are_not_the_network(devices: Devices, accelerator: str, na
 
 def test_enough_networks() -> None:
     assert len(WHOLE) >= LEAST
-    assert {*MIXED, *NO_CPU_KERNEL, *REFUSED, *NEGATIVE_STRIDES, *OTHER_ORACLES, *SUBSET} <= set(NAMES)
+    assert {*MIXED, *OPTIMISED_KERNELS, *REFUSED, *NEGATIVE_STRIDES, *OTHER_ORACLES, *SUBSET} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if oracles.PLAIN not in OTHER_ORACLES.get(name, ())])

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from npubox.client.ethosu_accel import FOREVER, EthosuAccel
 from npubox.devices.ethosu_npu.commands import RegisterFile, commands
-from npubox.devices.ethosu_npu.operations import Convolution, Dma, build_operation
+from npubox.devices.ethosu_npu.decode import build_operation
+from npubox.devices.ethosu_npu.operations import Convolution, Dma
 from npubox.formats.network import Network, NpuOperator
 from npubox.machines.control import JobReport
 from npubox.machines.machine import Machine

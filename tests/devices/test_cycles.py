@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from npubox.devices.ethosu_npu.commands import RegisterFile, commands
 from npubox.devices.ethosu_npu.configuration import CONFIGURATIONS, Configuration
 from npubox.devices.ethosu_npu.cycles import Block, Cost, Kernel, Timeline, kernel_cost
+from npubox.devices.ethosu_npu.decode import build_operation
 from npubox.devices.ethosu_npu.operations import (
     Convolution,
     Dma,
@@ -23,7 +24,6 @@ from npubox.devices.ethosu_npu.operations import (
     Pool,
     Stop,
     Window,
-    build_operation,
 )
 from npubox.devices.ethosu_npu.plan import build_plan
 from npubox.hw.ethosu.commands import Activation, ElementwiseMode, PoolMode, Rounding, ScaleMode, Upscale

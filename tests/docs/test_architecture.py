@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.blocks import ROOT
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/references.md")
 PACKAGE = ROOT / "src" / "npubox"
 LINK = re.compile(r"\]\(([^)#:]+)\)")
 NAMED = re.compile(r"`([\w/]+\.py)`\s`([\w.]+)`")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from npubox.formats.tflite import read_network
 from tests.networks import compiled_by_vela, fully_connected, shared_network
 
 Array = npt.NDArray[Any]
+CORPUS = Path(__file__).parents[1] / "corpus" / "networks"
 WHOLE = ["hello_world_int8", "kws_dscnn_int8", "ic_resnet8_int8", "coral_tf2_mobilenet_v2_1.0_224_ptq"]
 
 
@@ -146,3 +148,19 @@ def test_litert_is_imported_at_the_first_run_only() -> None:
     rooms = "npubox.fallback.kernels, npubox.fallback.verify"
     code = f"import sys, {rooms}; sys.exit('ai_edge_litert' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_optimised_kernels_where_the_reference_has_none_are_named() -> None:
+    content = (CORPUS / "mixed_depth_to_space_int8.tflite").read_bytes()
+    network = read_network(content)
+    conv, depth_to_space = network.operators[:2]
+    kernels = Kernels(network)
+    between = kernels.run(conv, {network.inputs[0]: noise(network)})
+    assert not kernels.optimised
+    (moved,) = kernels.run(depth_to_space, between).values()
+    assert kernels.optimised == (depth_to_space.name,) == ("DEPTH_TO_SPACE",)
+    (stored,) = between.values()
+    n, height, width, channels = stored.shape
+    block = moved.shape[1] // height
+    blocks = stored.reshape(n, height, width, block, block, channels // block**2)
+    np.testing.assert_array_equal(moved, blocks.transpose(0, 1, 3, 2, 4, 5).reshape(moved.shape))

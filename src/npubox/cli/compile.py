@@ -22,8 +22,9 @@ def compile_(
     json: options.Json = False,
 ) -> None:
     """Compile MODEL.tflite with Vela for the accelerator of a device, or for any that Vela names."""
-    from npubox.cli.report import count_operators, working
+    from npubox.cli.report import count_operators
     from npubox.client.compiled import compile_for
+    from npubox.client.progress import working
     from npubox.compiler.placement import operators_placed
     from npubox.compiler.vela import CompileOptions
     from npubox.formats.tflite import read_network

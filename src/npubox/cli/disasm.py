@@ -32,8 +32,9 @@ def disasm(model: options.Model, json: options.Json = False) -> None:
         ]
         print(json_module.dumps({"model": str(model), "streams": report}))
         return
+    listing = []  # whole before any of it is printed: what cannot be shown leaves nothing on stdout
     for index, stream in streams:
         made_for = config_name(stream.config, stream.npu_id)
-        print(f"; operator {index}: {len(stream.words)} bytes for {made_for} ({stream.cop})")
-        for line in disassemble_stream(stream):
-            print(line.text)
+        listing.append(f"; operator {index}: {len(stream.words)} bytes for {made_for} ({stream.cop})")
+        listing += [line.text for line in disassemble_stream(stream)]
+    print("\n".join(listing))

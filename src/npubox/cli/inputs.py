@@ -42,6 +42,8 @@ class Pixels:
 def read_input(path: Path, info: TensorInfo, pixels: Pixels) -> tuple[Array, list[str]]:
     """The array for input `info`, and notes on what was converted. Raises InputError naming `path`."""
     suffix = path.suffix.lower()
+    if suffix == ".npz":
+        raise InputError(f"{_existing(path)} is an archive of arrays, not one: give each array as .npy")
     if suffix == ".png":
         return _read_png(path, info, pixels)
     if pixels.given:

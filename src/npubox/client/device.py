@@ -16,7 +16,7 @@ from npubox.client.hardware import Hardware
 from npubox.client.layers import dump_layers
 from npubox.client.lifetime import Closable, start_reaper
 from npubox.client.network import Network
-from npubox.client.node import open_node
+from npubox.client.node import open_node, virtual_devices
 from npubox.client.program import Program
 from npubox.compiler.placement import Placement, check_made_for, operators_placed
 from npubox.compiler.vela import CompiledFile, CompileOptions, compile_with
@@ -98,7 +98,9 @@ class Device(Closable):
             raise ModelError(f"{source.name} already is compiled: leave the options for compiling out")
         for operator in compiled.operators:
             if operator.npu is not None:
-                check_made_for(operator.npu.stream, self.npu.config, self.npu.id, source.name)
+                check_made_for(
+                    operator.npu.stream, self.npu.config, self.npu.id, source.name, virtual_devices()
+                )
         return Network(Program(self._hardware, compiled), _placement(source, compiled))
 
     def compile(

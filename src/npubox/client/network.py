@@ -43,6 +43,11 @@ class Network(Closable):
         self._session_lock = threading.Lock()
         super().__init__(program.uses)
 
+    @property
+    def optimised_kernels(self) -> tuple[str, ...]:
+        """CPU operators that ran on LiteRT's optimised kernels, as its reference ones lack them."""
+        return self._program.optimised_kernels
+
     def __call__(self, *inputs: npt.ArrayLike) -> Outputs:
         """Run once and wait: one array an input; gives one array, or a tuple where there are several outputs.
 

@@ -7,11 +7,15 @@ import ctypes
 import errno
 import mmap
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from npubox.client.progress import working
 from npubox.errors import DeviceError
 from npubox.uapi.ioctl import Ioctl, StructT
+
+COMPILING = "compiling the NPU's kernels, once, for half a minute to a minute"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
@@ -73,6 +77,13 @@ class Opened:
             self.machine.close()
 
 
+def virtual_devices() -> tuple[str, ...]:
+    """The short names that virtual machines are opened by, such as `ethos-u65-256`."""
+    from npubox import machines
+
+    return tuple(name for preset in machines.presets() for name in preset.devices)
+
+
 def open_node(name: str, policy: str | None = None) -> Opened:
     """Open a path under /dev, or power up the virtual machine of a preset or device name, with another
     policy of its driver where one is given.
@@ -88,9 +99,11 @@ def open_node(name: str, policy: str | None = None) -> Opened:
             raise DeviceError(
                 f"cannot open {name}: {error.strerror}; `npubox devices` lists what there is"
             ) from error
-    from npubox import machines  # the one late import of the virtual world
+    from npubox import machines  # late, as the virtual world is not needed for real hardware
 
-    machine = machines.open_preset(name, policy)
+    compiling = nullcontext() if machines.kernels_ready() else working(COMPILING)
+    with compiling:
+        machine = machines.open_preset(name, policy)
     try:
         return Opened(name, machine.open_node(), machine)
     except BaseException:

@@ -99,6 +99,11 @@ class Program:
         )
         return next(made, None)
 
+    @property
+    def optimised_kernels(self) -> tuple[str, ...]:
+        """CPU operators that ran on LiteRT's optimised kernels, as its reference ones lack them."""
+        return self._kernels.optimised
+
     def take_memory(self) -> Memory:
         """An arena for one inference: one that an earlier inference gave back, or a new one."""
         with self._lock:
@@ -131,7 +136,7 @@ class Program:
         memory.drop()
 
     def reset_state(self, memory: Memory) -> None:
-        """State as before the first inference: int8 at its zero point, int16 at 0 (facts §1)."""
+        """State as before the first inference: int8 at its zero point, int16 at 0 (facts, ethosu-npu.md §1)."""
         for tensor in self.graph.variables:
             quantization = tensor.quantization
             start = quantization.zero_points[0] if quantization and tensor.dtype.itemsize == 1 else 0

@@ -13,6 +13,8 @@ import numpy.typing as npt
 from npubox.errors import InputError
 from npubox.formats.network import Tensor
 
+NUMERIC = "biuf"  # dtype kinds
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -57,8 +59,12 @@ class TensorInfo:
         return ((stored.astype(np.float64) - self.zero_point) * self.scale).astype(np.float32)
 
     def accept(self, value: npt.ArrayLike) -> npt.NDArray[Any]:
-        """`value` as the network stores it: integers must match exactly, floats are quantised."""
-        array = np.asarray(value)
+        """`value` as the network stores it: integers must match exactly, floats are quantised. Raises
+        InputError for what is not numeric, or does not fit."""
+        array = _array(value)
+        if array is None or array.dtype.kind not in NUMERIC:
+            what = type(value).__name__ if array is None or not isinstance(value, np.ndarray) else array.dtype
+            raise InputError(f"input {self} got {what}, which is not numeric: give an array of numbers")
         if array.shape != self.shape:
             raise InputError(f"input {self} got shape {list(array.shape)}: give exactly {list(self.shape)}")
         if array.dtype == self.dtype:
@@ -70,6 +76,14 @@ class TensorInfo:
         if self.dtype.kind == "f":
             return array.astype(self.dtype)
         return self.quantise(array)
+
+
+def _array(value: npt.ArrayLike) -> npt.NDArray[Any] | None:
+    """None for what numpy makes no array of, such as lists of unequal lengths."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def accept_all(inputs: Sequence[TensorInfo], values: Sequence[npt.ArrayLike]) -> list[npt.NDArray[Any]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from npubox.errors import ModelError
@@ -48,8 +49,11 @@ def operators_placed(source: Network, compiled: Network) -> Placement:
     )
 
 
-def check_made_for(stream: CommandStream, config: int, npu_id: int, name: str = "the network") -> None:
-    """Raise `ModelError` unless the NPU with these CONFIG and ID words takes the stream.
+def check_made_for(
+    stream: CommandStream, config: int, npu_id: int, name: str = "the network", others: Collection[str] = ()
+) -> None:
+    """Raise `ModelError` unless the NPU with these CONFIG and ID words takes the stream; `others` are
+    devices that the user could open instead.
 
     The rule is that of Arm's driver (facts, ethosu-npu.md §1.2): equal MACs, stream version and SHRAM
     (on U85 AXI ports), equal architecture major, minor not above the hardware's. The product is compared
@@ -66,10 +70,16 @@ def check_made_for(stream: CommandStream, config: int, npu_id: int, name: str = 
         made_for, device = (
             f"{n} of architecture {_arch(i)}" for n, i in ((made_for, stream.npu_id), (device, npu_id))
         )
-        raise ModelError(f"{name} was compiled for {made_for}; this device is {device}: compile it again")
+        raise ModelError(
+            f"{name} was compiled for {made_for}; this device is {device}: compile the original again"
+        )
     known = device in CONFIGURATIONS.values()
     how = f"with `npubox compile --device {device}`" if known else "for that"
-    raise ModelError(f"{name} was compiled for {made_for}; this device is {device}: compile it {how}")
+    instead = f", or open {made_for} (--device {made_for})" if made_for in others else ""
+    raise ModelError(
+        f"{name} was compiled for {made_for}; this device is {device}: compile the original, as it was"
+        f" before Vela, {how}{instead}"
+    )
 
 
 def _arch(npu_id: int) -> str:

@@ -2,19 +2,13 @@
 """Compiled kernels of the virtual devices: typed ways into Numba.
 
 Kernels carry explicit signatures, so they are compiled (or loaded from the disk cache) when their
-module is imported, which a machine does at power-up, never inside a job. The cache lies in the user's
-cache directory under a key made of all device sources: Numba itself notices a change only in the file
-of the kernel, not in the helpers that it calls.
+module is imported, which a machine does at power-up, never inside a job. `kernel_cache` says where.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numba
@@ -22,6 +16,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from npubox.devices import kernel_cache
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,28 +31,10 @@ else:
     i64 = np.int64
 
 
-@cache
-def cache_directory() -> Path:
-    """Where the compiled kernels of exactly these sources are kept."""
-    settings = (numba.__version__, numba.config.BOUNDSCHECK, os.environ.get("NPUBOX_PORTABLE", "0"))
-    digest = hashlib.sha256(repr(settings).encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(source.read_bytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not root.is_absolute():  # as the XDG specification has it
-        root = Path.home() / ".cache"
-    return root / "npubox" / "kernels" / digest.hexdigest()[:16]
-
-
-def compiled_before() -> bool:
-    """Whether the disk cache holds kernels already; if not, the first import takes a while."""
-    return cache_directory().is_dir()
-
-
 @contextmanager
 def _caching() -> Iterator[None]:
     previous = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(cache_directory())
+    numba.config.CACHE_DIR = str(kernel_cache.directory())
     try:
         yield
     finally:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the operators that a compiler left to the CPU, on LiteRT's reference kernels."""
+"""Run the operators that a compiler left to the CPU, on LiteRT's reference kernels.
+
+Its BUILTIN_REF resolver lacks a few versions of operators that its optimised one has (DEPTH_TO_SPACE 2,
+TILE 3): those run on the optimised kernels, and `Kernels.optimised` names them.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ from npubox.formats.network import Network, Operator, Tensor
 
 Array = npt.NDArray[Any]
 
+NOT_THERE = "Didn't find op for builtin opcode"  # LiteRT, of a resolver without the operator's version
+
 
 @dataclass
 class _Loaded:
@@ -24,6 +30,7 @@ class _Loaded:
 
     single: SingleOperator
     interpreter: Any
+    optimised: str | None  # the operator's name, where it runs on the optimised kernels
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -37,6 +44,13 @@ class Kernels:
         self._network = network
         self._loaded: dict[int, _Loaded] = {}
         self._lock = threading.Lock()
+
+    @property
+    def optimised(self) -> tuple[str, ...]:
+        """The names of those loaded so far of which LiteRT has no reference kernel, but an optimised one."""
+        with self._lock:
+            names = (loaded.optimised for _, loaded in sorted(self._loaded.items()))
+            return tuple(name for name in names if name is not None)
 
     def run(self, operator: Operator, arrays: Mapping[int, Array]) -> dict[int, Array]:
         """Run one operator.
@@ -63,7 +77,9 @@ class Kernels:
         with self._lock:
             if operator.index not in self._loaded:
                 single = single_operator(self._network, operator)
-                self._loaded[operator.index] = _Loaded(single, _interpreter(operator, single.content))
+                interpreter, reference = _interpreter(operator, single.content)
+                name = None if reference else operator.name
+                self._loaded[operator.index] = _Loaded(single, interpreter, name)
             return self._loaded[operator.index]
 
     def _array(self, operator: Operator, index: int, arrays: Mapping[int, Array]) -> Array:
@@ -79,17 +95,31 @@ class Kernels:
         return np.ascontiguousarray(array)
 
 
-def _interpreter(operator: Operator, content: bytes) -> Any:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+def _interpreter(operator: Operator, content: bytes) -> tuple[Any, bool]:
+    """LiteRT with the operator loaded, and whether its kernel is a reference kernel."""
+    from ai_edge_litert.interpreter import OpResolverType
 
     try:
-        interpreter = Interpreter(
-            model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF, num_threads=1
-        )
-        interpreter.allocate_tensors()
+        return _loaded_with(OpResolverType.BUILTIN_REF, content), True
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"LiteRT has no kernel for {_described(operator)}: {error}") from error
+        if NOT_THERE not in str(error):
+            raise _no_kernel(operator, error) from error
+    try:
+        return _loaded_with(OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES, content), False
+    except (RuntimeError, ValueError) as error:
+        raise _no_kernel(operator, error) from error
+
+
+def _loaded_with(resolver: Any, content: bytes) -> Any:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver, num_threads=1)
+    interpreter.allocate_tensors()
     return interpreter
+
+
+def _no_kernel(operator: Operator, error: Exception) -> ModelError:
+    return ModelError(f"LiteRT has no kernel for {_described(operator)}: {error}")
 
 
 def _described(operator: Operator) -> str:

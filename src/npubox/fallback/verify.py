@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The outputs that reference kernels give for a whole network: the oracle behind `npubox run --verify`.
 
-tflite-micro is what the NPU reproduces, LiteRT's BUILTIN_REF kernels stand in where tflite-micro is not
-installed or does not take the network; they round int8 FULLY_CONNECTED once instead of twice (facts,
-ethosu-npu.md §12). Both abort the process on some valid files, so they run in one of their own.
+`oracles` says which one is exact for the network; another stands in where that is not installed or does not
+take it. They abort the process on some valid files, so they run in one of their own.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +23,64 @@ import numpy as np
 import numpy.typing as npt
 
 from npubox.errors import ModelError
+from npubox.fallback.oracles import LITERT_OPTIMISED, LITERT_REF, TFLITE_MICRO, choices
 from npubox.formats.tflite import read_network
 
 Array = npt.NDArray[Any]
 
-TFLITE_MICRO = "tflite-micro"
-LITERT_REF = "LiteRT BUILTIN_REF"
 MODEL_FILE, INPUTS_FILE, OUTPUTS_FILE = "network.tflite", "inputs.npz", "outputs.npz"
 MICRO_ARENA_BYTES = 64 << 20
 
 
-def reference_outputs(content: bytes, inputs: Sequence[Array]) -> tuple[tuple[Array, ...], str]:
-    """Outputs in the network's order, from fresh state, and the oracle that gave them.
+@dataclass(frozen=True)
+class Reference:
+    """Outputs in the network's order, and the oracle that gave them.
+
+    `passed_over` says of each oracle that would have been asked first why it was not; `inexact` names what
+    of the network this one is known to get wrong, such as "int16 MUL": a difference then tells nothing.
+    """
+
+    outputs: tuple[Array, ...]
+    oracle: str
+    passed_over: tuple[str, ...] = ()
+    inexact: tuple[str, ...] = ()
+
+
+def reference_outputs(content: bytes, inputs: Sequence[Array]) -> Reference:
+    """The outputs from fresh state, by the first oracle that runs the network, those first that have no
+    known difference from the NPU's arithmetic there.
 
     `content` is the .tflite before Vela; `inputs` have the network's shapes and dtypes. Raises
     `ModelError` with every oracle's reason when none runs the network.
     """
-    reasons = []
+    ranked = choices(read_network(content))
+    reasons = {c.oracle: f"is known to differ in {' and '.join(c.inexact)}" for c in ranked if c.inexact}
     with tempfile.TemporaryDirectory(prefix="npubox-verify-") as directory:
         (Path(directory) / MODEL_FILE).write_bytes(content)
         np.savez(Path(directory) / INPUTS_FILE, *inputs)
-        for oracle in _available():
-            reason = _run(oracle, directory)
+        for choice in ranked:
+            reason = _run(choice.oracle, directory)
             if reason is None:
                 with np.load(Path(directory) / OUTPUTS_FILE) as stored:
-                    return tuple(stored[key] for key in stored.files), oracle
-            reasons.append(f"{oracle} {reason}")
-    raise ModelError(f"no reference kernels run this network: {'; '.join(reasons)}")
+                    outputs = tuple(stored[key] for key in stored.files)
+                passed_over = tuple(
+                    f"{oracle} {reasons[oracle]}"
+                    for oracle in itertools.takewhile(choice.oracle.__ne__, ORACLES)
+                )
+                return Reference(outputs, choice.oracle, passed_over, choice.inexact)
+            reasons[choice.oracle] = reason
+    told = "; ".join(f"{oracle} {reason}" for oracle, reason in reasons.items())
+    raise ModelError(f"no reference kernels run this network: {told}")
 
 
-def _available() -> list[str]:
-    micro = importlib.util.find_spec("tflite_micro") is not None
-    return [TFLITE_MICRO, LITERT_REF] if micro else [LITERT_REF]
+def _installed(oracle: str) -> bool:
+    return oracle != TFLITE_MICRO or importlib.util.find_spec("tflite_micro") is not None
 
 
 def _run(oracle: str, directory: str) -> str | None:
     """None when the oracle left its outputs in the directory, else why it did not."""
+    if not _installed(oracle):
+        return "is not installed"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     run = subprocess.run(
         _command(oracle, directory),
@@ -88,11 +112,13 @@ def _tflite_micro(content: bytes, inputs: list[Array]) -> list[Array]:
     return [np.array(interpreter.get_output(index)) for index in range(len(read_network(content).outputs))]
 
 
-def _litert(content: bytes, inputs: list[Array]) -> list[Array]:
+def _litert(resolver: str, content: bytes, inputs: list[Array]) -> list[Array]:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
-        model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF, num_threads=1
+        model_content=content,
+        experimental_op_resolver_type=getattr(OpResolverType, resolver),
+        num_threads=1,
     )
     interpreter.allocate_tensors()
     for detail, array in zip(interpreter.get_input_details(), inputs, strict=True):
@@ -103,7 +129,8 @@ def _litert(content: bytes, inputs: list[Array]) -> list[Array]:
 
 ORACLES: dict[str, Callable[[bytes, list[Array]], list[Array]]] = {
     TFLITE_MICRO: _tflite_micro,
-    LITERT_REF: _litert,
+    LITERT_REF: partial(_litert, "BUILTIN_REF"),
+    LITERT_OPTIMISED: partial(_litert, "BUILTIN_WITHOUT_DEFAULT_DELEGATES"),
 }
 
 

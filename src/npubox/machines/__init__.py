@@ -10,12 +10,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from npubox.devices import kernel_cache
 from npubox.machines.preset import PresetInfo, find_preset, presets
 
 if TYPE_CHECKING:
     from npubox.machines.machine import Machine
 
-__all__ = ["PresetInfo", "open_preset", "presets"]
+__all__ = ["PresetInfo", "kernels_ready", "open_preset", "presets"]
+
+
+def kernels_ready() -> bool:
+    """Whether the devices' kernels were compiled before; if not, the next `open_preset` of this user takes
+    half a minute to a minute longer. Tells without loading the compiler."""
+    return kernel_cache.complete()
 
 
 def open_preset(name: str, policy: str | None = None) -> Machine:
@@ -29,4 +36,6 @@ def open_preset(name: str, policy: str | None = None) -> Machine:
         preset = replace(preset, policy=policy)
     from npubox.machines.machine import Machine
 
+    if not kernels_ready():
+        kernel_cache.mark_complete()
     return Machine(preset)

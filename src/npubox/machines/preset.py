@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -88,8 +89,17 @@ def find_preset(name: str) -> PresetInfo:
     for preset in presets():
         if preset.name == name or name in preset.devices:
             return preset
-    known = [word for preset in presets() for word in (*preset.devices, preset.name)]
+    machines = [preset.name for preset in presets()]
+    devices = sorted((name for preset in presets() for name in preset.devices), key=_by_size)
+    near = difflib.get_close_matches(name.lower(), [*devices, *machines], n=1)
     raise DeviceError(
-        f"there is no device {name!r}: use one of {', '.join(known)}, or the path of a node such as"
+        f"there is no device {name!r}{f', did you mean {near[0]}' if near else ''}: use a device"
+        f" ({', '.join(devices)}), a machine ({', '.join(machines)}) or the path of a node such as"
         " /dev/accel/accel0"
     )
+
+
+def _by_size(device: str) -> tuple[str, int]:
+    """`ethos-u55-32` comes before `ethos-u55-128`."""
+    family, _, macs = device.rpartition("-")
+    return family, int(macs)

@@ -16,8 +16,9 @@ from npubox.devices.ethosu_npu.commands import (
 )
 from npubox.devices.ethosu_npu.configuration import Configuration
 from npubox.devices.ethosu_npu.cycles import Cost, Timeline
+from npubox.devices.ethosu_npu.decode import build_operation
 from npubox.devices.ethosu_npu.faults import Refused
-from npubox.devices.ethosu_npu.operations import Dma, FeatureMap, Irq, Stop, build_operation
+from npubox.devices.ethosu_npu.operations import Dma, FeatureMap, Irq, Stop
 from npubox.devices.ethosu_npu.program import Program, Step
 from npubox.devices.ethosu_npu.steps import build_step
 
