@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A launch on a preset that counts what is left at its end: python -m tests.serve.counted REPORT -- PROGRAM [ARG]...
+"""A launch on a preset that counts what is left: python -m tests.serve.counted REPORT -- PROGRAM [ARG]...
 
 REPORT gets, as JSON, open files, buffer objects and bytes of the store when the last program is gone
 and its jobs had a moment to end.

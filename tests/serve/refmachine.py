@@ -2,7 +2,8 @@
 """A launch on the reference driver, extended by calls that block: python -m tests.serve.refmachine REPORT
 [--tier=B] [--full] [--user] -- PROGRAM [ARG]...
 
-With --user it first becomes the user nobody, without a capability. REPORT gets, as JSON, what is left when the last program is gone.
+With --user it first becomes the user nobody, without a capability. REPORT gets, as JSON, what is left
+when the last program is gone.
 """
 
 from __future__ import annotations

@@ -127,7 +127,9 @@ def test_stop_and_continue() -> None:
 
 def test_who_outlives_the_program_is_still_served(tmp_path: Path) -> None:
     later = f"import time; time.sleep(0.5); {OPEN}{ASK}; open('{tmp_path}/done', 'w').close()"
-    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {later!r}], stdout=-3, stderr=-3)"
+    code = (
+        f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {later!r}], stdout=-3, stderr=-3)"
+    )
     start = time.monotonic()
     assert run(*python(code)).returncode == 0
     deadline = start + 60

@@ -117,7 +117,7 @@ def run(report: Path, program: Path, *arguments: str, options: tuple[str, ...] =
 @TIERS
 def test_each_call(compiled: Compile, tmp_path: Path, tier: str) -> None:
     output = run(tmp_path / "report", compiled("rules"), options=(tier,))
-    assert output.split("\n") == EXPECTED.strip().split("\n") + [""]
+    assert output.split("\n") == [*EXPECTED.strip().split("\n"), ""]
 
 
 @TIERS
@@ -127,7 +127,7 @@ def test_each_call_as_nobody(compiled: Compile, tier: str) -> None:
         os.chmod(directory, 0o777)
         program = shutil.copy(compiled("rules"), directory)
         output = run(Path(directory) / "report", Path(program), options=(tier, "--user"))
-    assert output.split("\n") == EXPECTED.strip().split("\n") + [""]
+    assert output.split("\n") == [*EXPECTED.strip().split("\n"), ""]
 
 
 @TIERS

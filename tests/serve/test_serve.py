@@ -90,7 +90,10 @@ def test_hostile_callers(machine: Served, compiled: Compile) -> None:
 
 def test_a_second_one_of_that_name_is_refused(machine: Served) -> None:
     again = subprocess.run(
-        [sys.executable, "-c", START, "serve", machine.name], capture_output=True, text=True, env=environment()
+        [sys.executable, "-c", START, "serve", machine.name],
+        capture_output=True,
+        text=True,
+        env=environment(),
     )
     assert again.returncode == 1
     assert again.stderr == f"npubox: a machine called {machine.name} is served already: choose another name\n"

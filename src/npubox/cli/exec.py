@@ -22,11 +22,13 @@ def exec_(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="Also poll, read, write, lseek and readlink answer as a device's. Slows programs down."
+            "--full",
+            help="Also poll, read, write, lseek and readlink answer as a device's. Slows programs down.",
         ),
     ] = False,
     seccomp_only: Annotated[
-        bool, typer.Option("--seccomp-only", help="Without a mount namespace, as in an unprivileged container.")
+        bool,
+        typer.Option("--seccomp-only", help="Without a mount namespace, as in an unprivileged container."),
     ] = False,
 ) -> None:
     """Run PROGRAM; it finds the machine's nodes under /dev, and its exit code is ours."""

@@ -40,8 +40,8 @@ class Profile:
 
     `ioctl_types` are the type bytes of the served drivers. `paths` is for a launch without a mount
     namespace (every open, stat, access and readlink); `path_stat` for one that cannot make device nodes;
-    `all_opens` also catches read-only opens with other flags than O_NONBLOCK; `poll` and `files` make poll and
-    read, write, lseek, F_GETFL and readlink on a served file answer as a device's.
+    `all_opens` also catches read-only opens with other flags than O_NONBLOCK; `poll` and `files` make poll
+    and read, write, lseek, F_GETFL and readlink on a served file answer as a device's.
     """
 
     ioctl_types: tuple[int, ...]

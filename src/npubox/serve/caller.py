@@ -28,7 +28,7 @@ KEPT_TASKS = 128
 _window = libc.Window()
 
 
-class CallerGone(OSError):
+class CallerGone(OSError):  # noqa: N818 - what happened to the caller, nobody's mistake
     """The caller was killed: whatever the call was about to do, nobody waits for it."""
 
     def __init__(self) -> None:
@@ -184,5 +184,3 @@ def fetched_descriptor(tgid: int, fd: int) -> Iterator[int]:
         yield copy
     finally:
         os.close(copy)
-
-

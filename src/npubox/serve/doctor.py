@@ -17,8 +17,8 @@ from npubox.core import libc
 from npubox.core.store import Store
 from npubox.errors import DeviceError
 from npubox.serve import bpf, linux, namespace, syscalls
-from npubox.serve.machine import place_of
 from npubox.serve.listener import NOTIF_SET_FLAGS, SYNC_WAKE_UP
+from npubox.serve.machine import place_of
 from npubox.serve.nodes import accel_node, write_tree
 from npubox.serve.workspace import OpenNames
 
@@ -71,7 +71,9 @@ def conclusion(findings: list[Finding]) -> str:
         return "device nodes cannot be served here; virtual machines within a Python process still work"
     namespaces, nodes = (finding.problem for finding in findings[-2:])
     if namespaces:
-        return "launches take tier B: paths are answered by the supervisor, which slows every open and stat down"
+        return (
+            "launches take tier B: paths are answered by the supervisor, which slows every open and stat down"
+        )
     if nodes:
         return "launches take tier A in a user namespace: stat of a path is answered by the supervisor"
     return "launches take tier A: paths are served by a mount namespace"

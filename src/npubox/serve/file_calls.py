@@ -86,7 +86,7 @@ class FileCalls:
         return self._wait(call, seconds * NS + nanoseconds)
 
     def _wait(self, call: Call, timeout: int | None) -> Result:
-        """A node is never ready. Other descriptors beside it proceed to the kernel, and the node with them."""
+        """A node is never ready. With others beside it the kernel is asked, for the node too."""
         address, count = call.args[:2]
         if not count or count > POLLED_FDS:
             return PROCEED

@@ -23,7 +23,15 @@ SI_KERNEL = 128
 _SIGINFO = struct.Struct("<IiiII")  # signo, errno, code, pid, uid
 _SIGINFO_SIZE = 128
 _KEPT = frozenset(
-    {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+    {
+        signal.SIGKILL,
+        signal.SIGSTOP,
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGILL,
+        signal.SIGTRAP,
+    }
 )
 SIGNALS = frozenset(number for number in signal.valid_signals() if number not in _KEPT)
 
@@ -70,9 +78,8 @@ class Front:
     def _signalled(self, number: int, _error: int, code: int, sender: int, _uid: int) -> None:
         if number == signal.SIGCHLD:
             return
-        if number == signal.SIGCONT:
-            self._pass_on(number)
-        elif code != SI_KERNEL and sender not in (self._program, self._supervisor):
+        from_outside = code != SI_KERNEL and sender not in (self._program, self._supervisor)
+        if number == signal.SIGCONT or from_outside:
             self._pass_on(number)
 
     def _pass_on(self, number: int) -> None:

@@ -200,9 +200,7 @@ class NodeHandlers:
 
     def _caller(self, call: Call) -> Caller:
         tid = call.tid
-        return Caller(
-            self._tasks.get(tid).tgid, lambda: has_sys_admin(tid), CallMemory(self._listener, call)
-        )
+        return Caller(self._tasks.get(tid).tgid, lambda: has_sys_admin(tid), CallMemory(self._listener, call))
 
     def _ioctl(self, call: Call) -> Result:
         served = self._find(call.tid, call.args[0])
@@ -231,9 +229,7 @@ class NodeHandlers:
 
     def _stat_at(self, call: Call, flags: int, pointer: int, *, extended: bool) -> Result:
         directory, path = call.args[:2]
-        if flags & AT_EMPTY_PATH and (
-            not path or CallMemory(self._listener, call).read(path, 1) == b"\0"
-        ):
+        if flags & AT_EMPTY_PATH and (not path or CallMemory(self._listener, call).read(path, 1) == b"\0"):
             return self._fstat(call, directory, pointer, extended=extended)
         if not self._answers_paths:
             return PROCEED
@@ -258,7 +254,7 @@ class NodeHandlers:
 
 
 def _one_after_the_other(first: dict[str, Handler], second: dict[str, Handler]) -> dict[str, Handler]:
-    """The handlers of `first`, each followed by `second`'s of the same call where it leaves the call alone."""
+    """The handlers of `first`, each followed by `second`'s of the same call if it leaves that alone."""
 
     def both(one: Handler, other: Handler | None) -> Handler:
         def handler(call: Call) -> Result:

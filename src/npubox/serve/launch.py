@@ -102,7 +102,9 @@ def _become(
         os._exit(NOT_EXECUTABLE)
     # From here on only calls that the filter lets pass: nobody serves before the listener has arrived.
     try:
-        channel.sendmsg([tier.value.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
+        channel.sendmsg(
+            [tier.value.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))]
+        )
         os.close(listener)
         os.execvpe(command[0], list(command), environment)
     except OSError as error:
@@ -140,5 +142,3 @@ def _why(error: BaseException) -> str:
             "runtime), and the kernel allows one only; `npubox doctor` tells more"
         )
     return f"device nodes cannot be served here: {error}; `npubox doctor` tells why"
-
-

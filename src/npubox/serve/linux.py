@@ -60,7 +60,9 @@ def no_new_privileges() -> None:
 
 def become_subreaper() -> None:
     """Orphans below this process become its children."""
-    _check(_libc.prctl(c_int(PR_SET_CHILD_SUBREAPER), c_ulong(1), c_ulong(0), c_ulong(0), c_ulong(0)), "prctl")
+    _check(
+        _libc.prctl(c_int(PR_SET_CHILD_SUBREAPER), c_ulong(1), c_ulong(0), c_ulong(0), c_ulong(0)), "prctl"
+    )
 
 
 def unshare(flags: int) -> None:
@@ -80,7 +82,9 @@ def inotify(directory: str, mask: int) -> int:
     """A non-blocking inotify descriptor with one watch."""
     fd = _check(_libc.inotify_init1(c_int(IN_CLOEXEC | IN_NONBLOCK)), "inotify_init1")
     try:
-        _check(_libc.inotify_add_watch(c_int(fd), directory.encode(), ctypes.c_uint32(mask)), "inotify_add_watch")
+        _check(
+            _libc.inotify_add_watch(c_int(fd), directory.encode(), ctypes.c_uint32(mask)), "inotify_add_watch"
+        )
     except OSError:
         os.close(fd)
         raise

@@ -15,7 +15,6 @@ from npubox.core.pending import Pending
 from npubox.core.store import Store
 from npubox.serve.nodes import NodeInfo
 
-
 JobWatcher = Callable[[int, int, int, Any], None]
 """(client id, the client's job number, errno or 0, the control channel's report or None) of a job that is
 over; on any thread, perhaps under the device's lock, so it must not block."""

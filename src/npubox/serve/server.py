@@ -68,7 +68,9 @@ class Server:
             connection = _Connection(channel, self._machine, self._hello())
             with self._guard:
                 self._connections.add(connection)
-            threading.Thread(target=self._serve, args=(connection,), name="npubox-launch", daemon=True).start()
+            threading.Thread(
+                target=self._serve, args=(connection,), name="npubox-launch", daemon=True
+            ).start()
 
     def _serve(self, connection: _Connection) -> None:
         try:

@@ -88,7 +88,7 @@ class Anchor:
 
 
 class _Shard:
-    """A watched directory of names. The kernel queues 16384 events, so fewer names than that may live in it."""
+    """A watched directory of names: of fewer than the 16384 events that the kernel queues."""
 
     MOST = 8192
 
@@ -156,7 +156,7 @@ class OpenNames:
     @property
     def any_closed(self) -> bool:
         """Whether `closed` has something to tell. It is asked before each call, so it has to be fast."""
-        return any([shard.any_closed for shard in self._shards])
+        return any(shard.any_closed for shard in self._shards)
 
     def closed(self) -> Iterator[str]:
         """The names whose last descriptor and mapping are gone since the last look. Never blocks."""

@@ -67,9 +67,7 @@ class Tracer:
 
     def ioctl(self, pid: int, fd: int, node: str, request: int, address: int, read: Read) -> Event:
         fields = decode(request, address, read, ending=False)
-        return Event(
-            self.now(), pid, "ioctl", {"fd": fd, "node": node, "request": name_of(request)}, fields
-        )
+        return Event(self.now(), pid, "ioctl", {"fd": fd, "node": node, "request": name_of(request)}, fields)
 
     def open(self, pid: int, path: str, flags: int) -> Event:
         names = [ACCESS[flags & os.O_ACCMODE], *(name for name in OPEN_FLAGS if _has(flags, name))]
@@ -78,7 +76,12 @@ class Tracer:
     def mmap(self, pid: int, fd: int, node: str, length: int, prot: int, flags: int, offset: int) -> Event:
         rights = [name for name in ("READ", "WRITE", "EXEC") if prot & getattr(mmap, f"PROT_{name}")]
         kind = "MAP_SHARED" if flags & mmap.MAP_SHARED else "MAP_PRIVATE"
-        fields = {"length": length, "prot": "|".join(rights) or "NONE", "flags": kind, "offset": f"{offset:#x}"}
+        fields = {
+            "length": length,
+            "prot": "|".join(rights) or "NONE",
+            "flags": kind,
+            "offset": f"{offset:#x}",
+        }
         return Event(self.now(), pid, "mmap", {"fd": fd, "node": node}, fields)
 
     def poll(self, pid: int, nodes: list[str]) -> Event:

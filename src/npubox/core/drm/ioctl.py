@@ -7,7 +7,7 @@ import ctypes
 import errno
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from npubox.core.drm import core_ioctls
 from npubox.core.drm.driver import DrmDriver

@@ -22,7 +22,9 @@ def find_mappable(
     if length <= 0 or offset < 0 or offset % PAGE_SIZE:
         raise OSError(errno.EINVAL, f"mmap of {length} bytes at offset {offset:#x}")
     accmode = open_flags & os.O_ACCMODE
-    if accmode == os.O_WRONLY or (flags & mmap.MAP_SHARED and prot & mmap.PROT_WRITE and accmode != os.O_RDWR):
+    if accmode == os.O_WRONLY or (
+        flags & mmap.MAP_SHARED and prot & mmap.PROT_WRITE and accmode != os.O_RDWR
+    ):
         raise OSError(errno.EACCES, "the node is not open for this kind of mapping")
     if file.device.unplugged:
         raise OSError(errno.ENODEV, f"{file.device.name} was unplugged")
