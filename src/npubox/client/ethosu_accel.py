@@ -26,7 +26,8 @@ class NpuInfo:
 
     @property
     def accelerator(self) -> str:
-        """The name in Arm's and Vela's terms, e.g. `ethos-u65-256`, out of CONFIG (facts, ethosu-accel.md §6.1)."""
+        """The name in Arm's and Vela's terms, e.g. `ethos-u65-256`, out of CONFIG (facts, ethosu-accel.md
+        §6.1)."""
         product = {0: "u55", 1: "u65", 2: "u85"}.get(self.config >> 28, f"product{self.config >> 28}")
         return f"ethos-{product}-{1 << (self.config & 0xF)}"
 
@@ -59,7 +60,8 @@ class EthosuAccel:
     def bo_wait(self, handle: int, deadline_ns: int) -> bool:
         """Wait for the jobs that write the object until `deadline_ns` (CLOCK_MONOTONIC, absolute).
 
-        False when it came first. True says that they ended, not that they succeeded (facts, ethosu-accel.md §5.4).
+        False when it came first. True says that they ended, not that they succeeded (facts,
+        ethosu-accel.md §5.4).
         """
         wait = uapi.BoWait(handle=handle, timeout_ns=deadline_ns)
         try:

@@ -136,7 +136,8 @@ class Program:
         memory.drop()
 
     def reset_state(self, memory: Memory) -> None:
-        """State as before the first inference: int8 at its zero point, int16 at 0 (facts, ethosu-npu.md §1)."""
+        """State as before the first inference: int8 at its zero point, int16 at 0 (facts,
+        ethosu-npu.md §1)."""
         for tensor in self.graph.variables:
             quantization = tensor.quantization
             start = quantization.zero_points[0] if quantization and tensor.dtype.itemsize == 1 else 0
