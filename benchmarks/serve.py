@@ -132,7 +132,7 @@ def throughput(client: str, count: int) -> dict[str, float]:
 
 
 def beside_a_busy_npu(client: str, model: Path, directory: Path) -> dict[str, float]:
-    """Medians in µs of a client that pauses 2 ms between calls: NPU idle, and running `model` all the time."""
+    """Medians in µs of a client that pauses 2 ms between calls: NPU idle, and always running `model`."""
     busy = Path(__file__).parent / "busy.py"
     quiet = times([*START, client, NODE, "1000", "2000"])
     script = (
