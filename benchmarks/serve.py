@@ -70,13 +70,13 @@ def bare(client: list[str]) -> list[int]:
 
 def _echo(listener: Listener) -> None:
     ioctl = syscalls.native().numbers["ioctl"]
-    epoll = select.epoll()
-    epoll.register(listener.fd, select.EPOLLIN)
+    poll = select.poll()
+    poll.register(listener.fd, select.POLLIN)
     tasks = Tasks()
     window = libc.Window()
     while True:
-        for _, events in epoll.poll():
-            if not events & select.EPOLLIN:
+        for _, events in poll.poll():
+            if not events & select.POLLIN:
                 listener.close()
                 return
             call = listener.receive()
