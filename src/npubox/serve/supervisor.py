@@ -170,20 +170,17 @@ class Supervisor:
             self._answer(call, result)
 
     def _answer(self, call: Call, result: Result) -> None:
-        if isinstance(result, Pending):
+        if result is PROCEED:
+            self.note(call, None)
+            self._listener.proceed(call.id)
+        elif isinstance(result, int):
+            self.note(call, result)
+            self._listener.answer(call.id, result)
+        elif isinstance(result, Pending):
             if result.done:
                 self._finish_pending(call, result)
             else:
                 self.keep(call, result)
-            return
-        if isinstance(result, Answered):
-            return
-        value = None if isinstance(result, Proceed) else result
-        self.note(call, value)
-        if value is None:
-            self._listener.proceed(call.id)
-        else:
-            self._listener.answer(call.id, value)
 
     def _fail(self, call: Call, error: int) -> None:
         self.note(call, None, error)
