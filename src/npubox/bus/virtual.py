@@ -106,11 +106,12 @@ class VirtualClock:
     Time passes when a device says so: `advance_to` between `begin_work` and `end_work`, `begin_hang`
     when it stops making progress with work to do. A driver's `sleep` passes time by itself once no
     device is busy. So a time-out fires only for work that takes that long on the device, however slow
-    the host is.
+    the host is. `publish`, if given, is told each new time; it must not block.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, publish: Callable[[int], None] | None = None) -> None:
         self._changed = threading.Condition()
+        self._publish = publish
         self._now = 0
         self._busy = 0
         self._hung = 0
@@ -177,6 +178,8 @@ class VirtualClock:
     def _pass_to(self, moment: int) -> None:
         if moment > self._now:
             self._now = moment
+            if self._publish is not None:
+                self._publish(moment)
             self._changed.notify_all()
 
     def _run(self) -> None:

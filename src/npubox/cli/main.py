@@ -17,7 +17,11 @@ import npubox
 from npubox.cli import compile as compile_command
 from npubox.cli import devices as devices_command
 from npubox.cli import disasm as disasm_command
+from npubox.cli import doctor as doctor_command
+from npubox.cli import exec as exec_command
 from npubox.cli import run as run_command
+from npubox.cli import serve as serve_command
+from npubox.cli import trace as trace_command
 from npubox.cli.options import Failed
 from npubox.errors import JobFailed, NpuboxError, WaitTimeout
 
@@ -32,6 +36,10 @@ app.command("run")(run_command.run)
 app.command("devices")(devices_command.devices)
 app.command("compile")(compile_command.compile_)
 app.command("disasm")(disasm_command.disasm)
+app.command("doctor")(doctor_command.doctor)
+app.command("exec", context_settings={"allow_interspersed_args": False})(exec_command.exec_)
+app.command("serve")(serve_command.serve)
+app.command("trace", context_settings={"allow_interspersed_args": False})(trace_command.trace)
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[
     1

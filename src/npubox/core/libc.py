@@ -67,6 +67,34 @@ def process_vm_write(pid: int, address: int, buffer: ctypes.Array[c_char]) -> in
     return done
 
 
+class Window:
+    """Small copies from and to other processes, as fast as ctypes allows. For one thread."""
+
+    SIZE = 4096
+
+    def __init__(self) -> None:
+        self._buffer = ctypes.create_string_buffer(self.SIZE)
+        self._view = memoryview(self._buffer).cast("B")
+        self._local, self._remote = IoVec(ctypes.addressof(self._buffer), 0), IoVec(0, 0)
+        self._vectors = ctypes.byref(self._local), 1, ctypes.byref(self._remote), 1, 0
+
+    def read(self, pid: int, address: int, size: int) -> bytes | None:
+        """`size` bytes, at most SIZE; None where not all can be read."""
+        self._local.length = self._remote.length = size
+        self._remote.base = address
+        if _process_vm_readv(pid, *self._vectors) != size:
+            return None
+        return self._view[:size].tobytes()
+
+    def write(self, pid: int, address: int, data: bytes) -> bool:
+        """Copy out at most SIZE bytes; False where not all can be written."""
+        size = len(data)
+        self._view[:size] = data
+        self._local.length = self._remote.length = size
+        self._remote.base = address
+        return bool(_process_vm_writev(pid, *self._vectors) == size)
+
+
 def file_from_memory(fd: int, address: int, size: int) -> int:
     """pwrite(2) at offset 0 from a raw address of this process; the bytes written; OSError."""
     done = int(_pwrite(fd, address, size, 0))

@@ -18,18 +18,17 @@ from collections.abc import Callable
 from typing import SupportsIndex
 
 from npubox.core import reaper
+from npubox.core.caller import CAP_SYS_ADMIN, INITIAL_USER_NAMESPACE, Caller
 from npubox.core.drm.device import DrmDevice
 from npubox.core.drm.fence import Fence, new_context
-from npubox.core.drm.file import Caller, DrmFile
+from npubox.core.drm.file import DrmFile
 from npubox.core.drm.gem import GemObject
 from npubox.core.drm.ioctl import dispatch
+from npubox.core.drm.mmap import find_mappable
 from npubox.core.pending import Pending
-from npubox.core.ranges import PAGE_SIZE, page_align
 from npubox.core.usermem import OwnMemory
 
 FIONBIO = 0x5421
-CAP_SYS_ADMIN = 21
-INITIAL_USER_NAMESPACE = "user:[4026531837]"
 O_LARGEFILE = 0o100000
 
 
@@ -197,28 +196,9 @@ class Node:
         return 0
 
     def _mappable(self, length: int, prot: int, flags: int, offset: int) -> GemObject:
-        if length <= 0 or offset < 0 or offset % PAGE_SIZE:
-            raise OSError(errno.EINVAL, f"mmap of {length} bytes at offset {offset:#x}")
-        accmode = self._flags & os.O_ACCMODE
-        if accmode == os.O_WRONLY or (
-            flags & mmap.MAP_SHARED and prot & mmap.PROT_WRITE and accmode != os.O_RDWR
-        ):
-            raise OSError(errno.EACCES, "the node is not open for this kind of mapping")
         device, file = self._file.device, self._file
         with device.lock:
-            if device.unplugged:
-                raise OSError(errno.ENODEV, f"{device.name} was unplugged")
-            item = device.object_at(offset)
-            if item is None or page_align(length) > item.size:
-                raise OSError(
-                    errno.EINVAL, f"no buffer object of {length} bytes starts at offset {offset:#x}"
-                )
-            if not item.users[file]:
-                raise OSError(errno.EACCES, f"this file has no handle for the object at {offset:#x}")
-            if not item.mappable:
-                raise OSError(errno.EINVAL, f"the buffer object at {offset:#x} was made with NO_MMAP")
-            if not flags & mmap.MAP_SHARED:
-                raise OSError(errno.EINVAL, "a buffer object can only be mapped MAP_SHARED")
+            item = find_mappable(file, self._flags, length, prot, flags, offset)
             item.get()
             file.get()
         return item

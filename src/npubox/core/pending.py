@@ -36,7 +36,7 @@ class Pending:
         self, completions: Iterable[Completion], deadline: int | None = None, timeout_errno: int = errno.ETIME
     ) -> None:
         self.deadline = deadline
-        self._timeout_errno = timeout_errno
+        self.timeout_errno = timeout_errno
         self._guard = threading.Lock()
         self._error: int | None = None
         self._done_callbacks: list[Callable[[], None]] = []
@@ -67,7 +67,7 @@ class Pending:
 
     def expire(self) -> None:
         """The deadline has passed."""
-        self._settle(self._timeout_errno)
+        self._settle(self.timeout_errno)
 
     def cancel(self, error: int = errno.EINTR) -> None:
         """Give the wait up: the caller died or was interrupted, or the device is gone."""

@@ -12,13 +12,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
-from npubox.devices.ethosu_npu.commands import Command
 from npubox.devices.ethosu_npu.faults import Fault, RunReport
-from npubox.devices.ethosu_npu.operations import FeatureMap
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from npubox.devices.ethosu_npu.commands import Command
+    from npubox.devices.ethosu_npu.operations import FeatureMap
 
 KEPT_REPORTS = 4096
 

@@ -13,11 +13,10 @@ from npubox.bus.virtual import AddressSpace, InterruptLine, VirtualClock, Virtua
 from npubox.core.node import Node
 from npubox.devices.ethosu_npu.configuration import CONFIGURATIONS
 from npubox.devices.ethosu_npu.npu import Injection, VirtualNpu
-from npubox.drivers.accel.ethosu.cmdstream import Policy
 from npubox.drivers.accel.ethosu.drv import probe
 from npubox.errors import DeviceError
-from npubox.hw.ethosu.registers import Product
 from npubox.machines.control import Control, OperationOutput
+from npubox.machines.policy import driver_policy
 from npubox.machines.preset import PresetInfo
 
 
@@ -38,7 +37,7 @@ class Machine:
     def __init__(self, preset: PresetInfo) -> None:
         """Raises DeviceError where the driver, with the preset's policy, does not drive its NPU."""
         npu = preset.npu
-        policy = _policy(preset)
+        policy = driver_policy(preset)
         self.info = MachineInfo(
             preset.name, npu.accelerator, npu.vela_system_config, npu.vela_memory_mode, preset.policy
         )
@@ -106,16 +105,3 @@ class Machine:
         os.ftruncate(fd, preset.sram.size)
         self._dma.map(preset.sram.address, fd, 0, preset.sram.size, Prot.READ | Prot.WRITE)
         return MemoryPool(preset.sram.address, fd, 0, preset.sram.size)
-
-
-def _policy(preset: PresetInfo) -> Policy:
-    try:
-        policy = Policy(preset.policy)
-    except ValueError:
-        known = " or ".join(f'"{known}"' for known in Policy)
-        raise DeviceError(f"a driver has no policy {preset.policy!r}: give {known}") from None
-    if policy is Policy.MAINLINE and CONFIGURATIONS[preset.accelerator].product is not Product.U65:
-        raise DeviceError(
-            f'mainline\'s driver has no {preset.accelerator}: open {preset.name} with the policy "hardware"'
-        )
-    return policy

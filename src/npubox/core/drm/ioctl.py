@@ -5,23 +5,31 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
+from npubox.core.caller import Caller
 from npubox.core.drm import core_ioctls
-from npubox.core.drm.file import Caller, DrmFile
+from npubox.core.drm.driver import DrmDriver
+from npubox.core.drm.file import DrmFile
 from npubox.core.pending import Pending
 from npubox.uapi.drm import COMMAND_BASE, COMMAND_END, DRM, Flag
 from npubox.uapi.ioctl import NUMBER_MASK, Dir, Empty, ioc_dir, ioc_nr, ioc_size, ioc_type
 
+_NEEDS = int(Flag.AUTH | Flag.MASTER | Flag.ROOT_ONLY)
 
-@dataclass(frozen=True)
-class _Entry:
-    number: int
-    flags: Flag
+
+class _Plan(NamedTuple):
+    """Everything that a number alone decides; sizes in bytes. `needs` are the flags that are checked."""
+
+    copy_in: int
+    copy_out: int
+    size: int
+    needs: int
     struct: type[ctypes.Structure]
-    call: Callable[[Any], int | Pending | None]
+    handler: Callable[..., int | Pending | None]
+    of_driver: bool
 
 
 def dispatch(file: DrmFile, request: int, address: int, caller: Caller) -> int | Pending:
@@ -29,38 +37,33 @@ def dispatch(file: DrmFile, request: int, address: int, caller: Caller) -> int |
 
     Returns the result, or a Pending whose `finish` copies the argument out; raises OSError.
     """
-    request &= NUMBER_MASK
+    device, memory = file.device, caller.memory
     _check_plugged(file)
-    if ioc_type(request) != DRM:
-        raise OSError(errno.ENOTTY, f"ioctl {request:#010x} is not a DRM ioctl")
-    entry = _find(file, ioc_nr(request), caller)
-    common = ioc_dir(request) & ioc_dir(entry.number)
-    user_size = ioc_size(request)
-    copy_in = user_size if common & Dir.WRITE else 0
-    copy_out = user_size if common & Dir.READ else 0
-    size = max(copy_in, copy_out, ioc_size(entry.number), ctypes.sizeof(entry.struct))
-    buffer = bytearray(size)
-    if copy_in:
-        buffer[:copy_in] = caller.memory.read(address, copy_in)
-    with file.device.lock:
+    plan = _plan(type(device.driver), request & NUMBER_MASK)  # type: ignore[arg-type]
+    buffer = bytearray(plan.size)
+    if plan.copy_in:
+        buffer[: plan.copy_in] = memory.read(address, plan.copy_in)
+    args = plan.struct.from_buffer(buffer)
+    failure: OSError | None = None
+    with device.lock:
         _check_plugged(file)
         file.pid = caller.pid
-        _check_permission(file, entry.flags, caller)
-
-        def finish(error: OSError | None) -> None:
-            if copy_out:
-                caller.memory.write(address, bytes(buffer[:copy_out]))
-
+        if plan.needs:
+            _check_permission(file, Flag(plan.needs), caller)
         try:
-            result = entry.call(entry.struct.from_buffer(buffer))
+            if plan.of_driver:
+                result = plan.handler(device.driver, file, args, memory)
+            else:
+                result = plan.handler(file, args, caller)
         except OSError as error:
-            failure: OSError | None = error
+            failure = error
         else:
-            failure = None
             if isinstance(result, Pending):
-                result.on_finish(finish)
+                if plan.copy_out:
+                    result.on_finish(lambda _: memory.write(address, bytes(buffer[: plan.copy_out])))
                 return result
-    finish(failure)
+    if plan.copy_out:
+        memory.write(address, bytes(buffer[: plan.copy_out]))
     if failure is not None:
         raise failure
     return result or 0
@@ -71,24 +74,34 @@ def _check_plugged(file: DrmFile) -> None:
         raise OSError(errno.ENODEV, f"{file.device.name} was unplugged")
 
 
-def _find(file: DrmFile, nr: int, caller: Caller) -> _Entry:
+@functools.lru_cache(maxsize=1024)
+def _plan(driver: type[DrmDriver], request: int) -> _Plan:
+    if ioc_type(request) != DRM:
+        raise OSError(errno.ENOTTY, f"ioctl {request:#010x} is not a DRM ioctl")
+    nr = ioc_nr(request)
     if COMMAND_BASE <= nr < COMMAND_END:
-        driver = file.device.driver
         row = driver.ioctls.get(nr)
         if row is None:
             raise OSError(errno.EINVAL, f"driver {driver.name} has no ioctl with nr {nr:#x}")
-        handler = row.handler
-        return _Entry(
-            row.declaration.number,
-            row.flags,
-            row.declaration.struct,
-            lambda args: handler(driver, file, args, caller.memory),
-        )
-    core = core_ioctls.TABLE.get(nr)
-    if core is None:
-        raise OSError(errno.EINVAL, f"the DRM core has no ioctl with nr {nr:#x}")
-    return _Entry(
-        core.number, core.flags, core.struct or Empty, lambda args: core.handler(file, args, caller)
+        number, flags = row.declaration.number, row.flags
+        struct, handler = row.declaration.struct, row.handler
+    else:
+        core = core_ioctls.TABLE.get(nr)
+        if core is None:
+            raise OSError(errno.EINVAL, f"the DRM core has no ioctl with nr {nr:#x}")
+        number, flags = core.number, core.flags
+        struct, handler = core.struct or Empty, core.handler
+    common, user_size = ioc_dir(request) & ioc_dir(number), ioc_size(request)
+    copy_in = user_size if common & Dir.WRITE else 0
+    copy_out = user_size if common & Dir.READ else 0
+    return _Plan(
+        copy_in=copy_in,
+        copy_out=copy_out,
+        size=max(copy_in, copy_out, ioc_size(number), ctypes.sizeof(struct)),
+        needs=int(flags) & _NEEDS,
+        struct=struct,
+        handler=handler,
+        of_driver=COMMAND_BASE <= nr < COMMAND_END,
     )
 
 

@@ -124,9 +124,9 @@ class EthosuDriver(DrmDriver):
     def cmdstream_bo_create(self, file: DrmFile, args: uapi.CmdstreamBoCreate, memory: UserMemory) -> None:
         if not args.size or not args.data or args.pad or args.flags:
             raise OSError(errno.EINVAL, "CMDSTREAM_BO_CREATE needs size and data, and no flags or pad")
+        data = memory.read(args.data, args.size)
         bo = EthosuBo(self.device, self._memory, args.size, Prot.READ)
         try:
-            data = memory.read(args.data, args.size)
             bo.commands = self._check_stream(data)
             bo.mappable = False
             self.device.store.write(bo.offset, data[: len(data) & ~3])

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program's side of a call: its memory, its descriptors, its credentials.
+
+A call is identified by a thread id, which the kernel may give to another process once the caller is
+killed. So what was learnt by that number counts only if the call is found alive afterwards, and
+nothing is written unless it was found alive just before. Source: the project's facts
+(device-nodes.md §5, §6).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from npubox.core import libc
+from npubox.core.caller import CAP_SYS_ADMIN, INITIAL_USER_NAMESPACE
+from npubox.core.usermem import ProcessMemory
+from npubox.serve import linux
+from npubox.serve.listener import Call, Listener
+
+PAGE = 4096
+LONGEST_PATH = 4096
+LARGEST_COPY = 1 << 28  # bytes in one copy; the kernel's own allocations refuse more than 2 GiB
+KEPT_TASKS = 128
+_window = libc.Window()
+
+
+class CallerGone(OSError):  # noqa: N818 - what happened to the caller, nobody's mistake
+    """The caller was killed: whatever the call was about to do, nobody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ESRCH, "the caller is gone")
+
+
+class CallMemory(ProcessMemory):
+    """User memory of the caller of one call. For the supervisor's thread."""
+
+    def __init__(self, listener: Listener, call: Call) -> None:
+        super().__init__(call.tid)
+        self._listener = listener
+        self._id = call.id
+
+    def read(self, address: int, size: int) -> bytes:
+        if size > LARGEST_COPY:
+            raise OSError(errno.ENOMEM, f"{size} bytes are too many to copy from a program at once")
+        data = _window.read(self._pid, address, size) if size <= _window.SIZE else None
+        if data is None:
+            try:
+                data = super().read(address, size)
+            finally:
+                self._check_alive()
+        else:
+            self._check_alive()
+        return data
+
+    def write(self, address: int, data: bytes) -> None:
+        self._check_alive()
+        if len(data) > _window.SIZE or not _window.write(self._pid, address, data):
+            super().write(address, data)
+
+    def read_string(self, address: int) -> bytes:
+        """A string without its NUL; ENAMETOOLONG for one longer than a path can be."""
+        text = b""
+        while len(text) < LONGEST_PATH:
+            piece = self.read(address + len(text), PAGE - (address + len(text)) % PAGE)
+            end = piece.find(0)
+            if end >= 0:
+                return text + piece[:end]
+            text += piece
+        raise OSError(errno.ENAMETOOLONG, f"the string at {address:#x} has no end")
+
+    def _check_alive(self) -> None:
+        if not self._listener.alive(self._id):
+            raise CallerGone
+
+
+class Task:
+    """A thread of a program, held by a descriptor that stays its own even when its id is given away."""
+
+    def __init__(self, tid: int) -> None:
+        self.tid = tid
+        self._fds = os.open(f"/proc/{tid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.tgid = int(status_field(tid, "Tgid"))
+        except OSError:
+            os.close(self._fds)
+            raise
+
+    def link(self, fd: int) -> str:
+        """The text of /proc/TID/fd/N. OSError ENOENT for a closed descriptor or a dead task."""
+        return os.readlink(str(fd), dir_fd=self._fds)
+
+    def close(self) -> None:
+        os.close(self._fds)
+
+
+class Tasks:
+    """The threads that called lately."""
+
+    def __init__(self) -> None:
+        self._tasks: OrderedDict[int, Task] = OrderedDict()
+
+    def get(self, tid: int) -> Task:
+        task = self._tasks.get(tid)
+        if task is None:
+            task = self._tasks[tid] = Task(tid)
+            if len(self._tasks) > KEPT_TASKS:
+                self._tasks.popitem(last=False)[1].close()
+        return task
+
+    def link(self, tid: int, fd: int) -> str | None:
+        """The text of the descriptor's link, None if there is no such descriptor."""
+        for attempt in (0, 1):
+            try:
+                return self.get(tid).link(fd)
+            except OSError:
+                # Either the descriptor is closed, or the id now belongs to a younger task.
+                self.forget(tid)
+                if attempt:
+                    return None
+        return None
+
+    def forget(self, tid: int) -> None:
+        task = self._tasks.pop(tid, None)
+        if task is not None:
+            task.close()
+
+    def close(self) -> None:
+        for tid in list(self._tasks):
+            self.forget(tid)
+
+
+def status_field(tid: int, name: str) -> str:
+    """One line of /proc/TID/status. OSError if the task is gone."""
+    with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith(f"{name}:"):
+                return line.split(":", 1)[1].strip()
+    raise OSError(errno.ESRCH, f"/proc/{tid}/status has no {name}")
+
+
+def has_sys_admin(tid: int) -> bool:
+    """Whether a task has CAP_SYS_ADMIN in the initial user namespace."""
+    try:
+        if os.readlink(f"/proc/{tid}/ns/user") != INITIAL_USER_NAMESPACE:
+            return False
+        return bool(int(status_field(tid, "CapEff"), 16) >> CAP_SYS_ADMIN & 1)
+    except OSError:
+        return False
+
+
+def interrupting_signal(tid: int) -> int | None:
+    """How a waiting call of `tid` is to end for a signal: the errno, None if there is none.
+
+    ERESTARTSYS lets the kernel restart the call or not, by SA_RESTART, but only a signal that this
+    thread is sure to take may cause it; EINTR is the answer for one that another thread may take.
+    """
+    try:
+        with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
+            fields = dict(line.split(":", 1) for line in status if ":" in line)
+        own, shared, blocked = (int(fields[name], 16) for name in ("SigPnd", "ShdPnd", "SigBlk"))
+    except (OSError, KeyError, ValueError):
+        return None
+    if own & ~blocked or (shared & ~blocked and int(fields["Tgid"]) == tid):
+        return ERESTARTSYS
+    return errno.EINTR if shared & ~blocked else None
+
+
+ERESTARTSYS = 512
+
+
+@contextlib.contextmanager
+def fetched_descriptor(tgid: int, fd: int) -> Iterator[int]:
+    """Our own copy of a process's descriptor. OSError where the kernel does not let us."""
+    pidfd = os.pidfd_open(tgid)
+    try:
+        copy = linux.pidfd_getfd(pidfd, fd)
+    finally:
+        os.close(pidfd)
+    try:
+        yield copy
+    finally:
+        os.close(copy)

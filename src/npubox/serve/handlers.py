@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each system call on a served node means.
+
+A descriptor is one of ours if the text of its /proc link is a name we gave to an open file, however
+it came to the program (dup, fork, exec, SCM_RIGHTS). Everything else proceeds to the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from npubox.core.caller import Caller
+from npubox.serve import linux, paths
+from npubox.serve.bpf import AT_EMPTY_PATH, MAP_ANONYMOUS
+from npubox.serve.caller import CallMemory, Tasks, has_sys_admin
+from npubox.serve.listener import Call, Listener
+from npubox.serve.machine import OpenFile, ServedMachine
+from npubox.serve.mapped import mapped_ranges
+from npubox.serve.nodes import NodeInfo
+from npubox.serve.path_calls import PathCalls, signed
+from npubox.serve.stats import Shown, pack_stat, pack_statx
+from npubox.serve.supervisor import ANSWERED, PROCEED, Handler, Result, Supervisor
+from npubox.serve.syscalls import Arch
+from npubox.serve.workspace import OpenNames
+
+if TYPE_CHECKING:
+    from npubox.serve.file_calls import FileCalls
+
+SWEEP_OBJECTS = 32
+SWEEP_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Served:
+    """An open file that programs hold."""
+
+    node: NodeInfo
+    file: OpenFile
+    shown: Shown
+
+
+class NodeHandlers:
+    """The nodes of one machine, to the programs of one launch."""
+
+    def __init__(
+        self,
+        listener: Listener,
+        supervisor: Supervisor,
+        machine: ServedMachine,
+        arch: Arch,
+        resolver: paths.Resolver,
+        path_calls: bool,
+        file_calls: bool,
+    ) -> None:
+        self._listener = listener
+        self._supervisor = supervisor
+        self._machine = machine
+        self._arch = arch
+        names = frozenset(node.name for node in machine.nodes)
+        self._paths = PathCalls(listener, resolver, arch, names)
+        self._resolver = resolver
+        self._answers_paths = path_calls
+        self._files: FileCalls | None = None
+        if file_calls:
+            from npubox.serve.file_calls import FileCalls
+
+            self._files = FileCalls(listener, arch, self.node_path)
+        self._tasks = Tasks()
+        self._names: dict[NodeInfo, OpenNames] = {}
+        self._served: dict[str, Served] = {}
+        self._early: list[Call] = []
+
+    @property
+    def open_files(self) -> int:
+        return len(self._served)
+
+    def table(self) -> dict[int, Handler]:
+        named: dict[str, Handler] = {
+            "ioctl": self._ioctl,
+            "openat": lambda call: self._open(call, call.args[0], call.args[1], call.args[2]),
+            "open": lambda call: self._open(call, linux.AT_FDCWD, call.args[0], call.args[1]),
+            "openat2": self._openat2,
+            "mmap": self._mmap,
+            "fstat": lambda call: self._fstat(call, call.args[0], call.args[1]),
+            "newfstatat": lambda call: self._stat_at(call, call.args[3], call.args[2], extended=False),
+            "statx": lambda call: self._stat_at(call, call.args[2], call.args[4], extended=True),
+            "ftruncate": lambda call: self._refuse(call, errno.EINVAL),
+            "fallocate": lambda call: self._refuse(call, errno.ENODEV),
+        }
+        if self._answers_paths:
+            named |= self._paths.table()
+        if self._files is not None:
+            # Links of descriptors come first; for what they leave the paths' own answer is asked.
+            named |= _one_after_the_other(self._files.table(), named)
+        numbers = ((self._arch.number(name), handler) for name, handler in named.items())
+        return {number: handler for number, handler in numbers if number is not None}
+
+    def note_closed(self) -> None:
+        for names in self._names.values():
+            for name in names.closed() if names.any_closed else ():
+                served = self._served.pop(name, None)
+                if served is not None:
+                    served.file.close()
+                    self._supervisor.note_released(served.node.path, served.file.client_id)
+
+    def close(self) -> None:
+        """Nobody is left: release everything."""
+        self.note_closed()
+        for served in self._served.values():
+            served.file.close()
+        self._served.clear()
+        for names in self._names.values():
+            names.close()
+        self._tasks.close()
+
+    # open
+
+    def _openat2(self, call: Call) -> Result:
+        memory = CallMemory(self._listener, call)
+        flags = int.from_bytes(memory.read(call.args[2], 8), "little")
+        return self._open(call, call.args[0], call.args[1], flags)
+
+    def _open(self, call: Call, directory: int, pointer: int, flags: int) -> Result:
+        if flags & os.O_PATH:
+            return PROCEED
+        known = None
+        try:
+            path = os.fsdecode(CallMemory(self._listener, call).read_string(pointer))
+            fd = paths.own_descriptor(path)
+            if fd is not None:
+                known = self._find(call.tid, fd)
+            elif not flags & os.O_ACCMODE and not self._paths.may_be_ours(path):
+                return PROCEED
+            path = paths.absolute(call.tid, signed(directory), path)
+            found = self._resolver.find(call.tid, path, not flags & os.O_NOFOLLOW)
+        except OSError:
+            return PROCEED  # the kernel finds the words for it
+        if known is not None:
+            return self._open_node(call, known.node, known.shown, flags)
+        if found is None:
+            return PROCEED
+        if found.node is not None:
+            return self._open_node(call, found.node, Shown.of(found.stat, found.node), flags)
+        assert found.file is not None
+        return self._open_file(call, found.file, flags)
+
+    def _open_file(self, call: Call, file: Path, flags: int) -> Result:
+        """A file or directory of ours below /sys or /dev: the program gets it as it is, read-only."""
+        if flags & (os.O_ACCMODE | os.O_CREAT | os.O_TRUNC):
+            raise OSError(errno.EACCES, f"{file.name} is read-only")
+        fd = os.open(file, flags | os.O_CLOEXEC)
+        try:
+            self._listener.answer_with_fd(call.id, fd, bool(flags & os.O_CLOEXEC))
+        finally:
+            os.close(fd)
+        return ANSWERED
+
+    def _open_node(self, call: Call, node: NodeInfo, shown: Shown, flags: int) -> Result:
+        if flags & os.O_CREAT and flags & os.O_EXCL:
+            raise OSError(errno.EEXIST, f"{node.path} exists")
+        if flags & os.O_DIRECTORY:
+            raise OSError(errno.ENOTDIR, f"{node.path} is no directory")
+        if not self._machine.ready:
+            self._early.append(call)
+            if len(self._early) == 1:
+                self._machine.power_up(lambda: self._supervisor.post(self._powered_up))
+            return ANSWERED
+        file = self._machine.open(node, flags, self._caller(call))
+        try:
+            name, fd = self._names_of(node).open(flags)
+        except BaseException:
+            file.close()
+            raise
+        # From here on the close event of our own or the program's descriptor releases the file.
+        self._served[name] = Served(node, file, shown)
+        try:
+            number = self._listener.answer_with_fd(call.id, fd, bool(flags & os.O_CLOEXEC))
+        finally:
+            os.close(fd)
+        if number is not None:
+            self._supervisor.note(call, number)
+        return ANSWERED
+
+    def _powered_up(self) -> None:
+        early, self._early = self._early, []
+        for call in early:
+            self._supervisor.retry(call)
+
+    def _names_of(self, node: NodeInfo) -> OpenNames:
+        names = self._names.get(node)
+        if names is None:
+            names = self._names[node] = OpenNames(self._machine.store(node), self._supervisor.watch)
+        return names
+
+    # calls on descriptors
+
+    def _find(self, tid: int, fd: int) -> Served | None:
+        if not self._served:  # most programs of a launch never touch a node, and must not pay for it
+            return None
+        link = self._tasks.link(tid, signed(fd))
+        return None if link is None else self._served.get(link)
+
+    def node_path(self, tid: int, fd: int) -> str | None:
+        """The node behind a descriptor, None for one that is not ours."""
+        served = self._find(tid, fd)
+        return None if served is None else served.node.path
+
+    def _caller(self, call: Call) -> Caller:
+        tid = call.tid
+        return Caller(self._tasks.get(tid).tgid, lambda: has_sys_admin(tid), CallMemory(self._listener, call))
+
+    def _ioctl(self, call: Call) -> Result:
+        served = self._find(call.tid, call.args[0])
+        if served is None:
+            return PROCEED
+        return served.file.ioctl(call.args[1], call.args[2], self._caller(call))
+
+    def _mmap(self, call: Call) -> Result:
+        _, length, prot, flags, fd, offset = call.args
+        if flags & MAP_ANONYMOUS:
+            return PROCEED
+        served = self._find(call.tid, fd)
+        if served is None:
+            return PROCEED
+        self._sweep(served)
+        served.file.mmap(length, prot, flags, offset)
+        return PROCEED
+
+    def _fstat(self, call: Call, fd: int, pointer: int, *, extended: bool = False) -> Result:
+        served = self._find(call.tid, fd)
+        if served is None:
+            return PROCEED
+        data = pack_statx(served.shown) if extended else pack_stat(self._arch, served.shown)
+        CallMemory(self._listener, call).write(pointer, data)
+        return 0
+
+    def _stat_at(self, call: Call, flags: int, pointer: int, *, extended: bool) -> Result:
+        directory, path = call.args[:2]
+        if not self._served and not self._answers_paths:
+            return PROCEED
+        if flags & AT_EMPTY_PATH and (not path or CallMemory(self._listener, call).read(path, 1) == b"\0"):
+            return self._fstat(call, directory, pointer, extended=extended)
+        if not self._answers_paths:
+            return PROCEED
+        return self._paths.stat(call, directory, path, pointer, flags, extended=extended)
+
+    def _refuse(self, call: Call, error: int) -> Result:
+        if self._find(call.tid, call.args[0]) is None:
+            return PROCEED
+        raise OSError(error, os.strerror(error))
+
+    def _sweep(self, served: Served) -> None:
+        """Free objects that lost their handles and, as /proc tells, their mappings too."""
+        forgotten = served.file.forgotten()
+        if len(forgotten) < SWEEP_OBJECTS and sum(size for _, size in forgotten) < SWEEP_BYTES:
+            return
+        ranges = mapped_ranges(self._machine.store(served.node).fd, self._machine.processes)
+        if ranges is None:
+            return
+        for offset, size in forgotten:
+            if not any(start < offset + size and offset < end for start, end in ranges):
+                served.file.unmapped(offset)
+
+
+def _one_after_the_other(first: dict[str, Handler], second: dict[str, Handler]) -> dict[str, Handler]:
+    """The handlers of `first`, each followed by `second`'s of the same call if it leaves that alone."""
+
+    def both(one: Handler, other: Handler | None) -> Handler:
+        def handler(call: Call) -> Result:
+            result = one(call)
+            return result if result is not PROCEED or other is None else other(call)
+
+        return handler
+
+    return {name: both(one, second.get(name)) for name, one in first.items()}

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervisor's loop: it receives calls, has them handled, and answers.
+
+One thread, one call at a time, in this order: receive, take note of closed files, handle (which reads,
+checks that the caller lives, and writes), answer. A call that blocks is kept aside. Nothing may leave
+the loop as an exception: without a supervisor every program of the launch fails.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from npubox.core.pending import Pending
+from npubox.serve.caller import CallerGone, interrupting_signal
+from npubox.serve.listener import Call, Listener
+
+_log = logging.getLogger(__name__)
+
+SIGNAL_INTERVAL = 0.005  # seconds between two looks at whom a signal should wake
+LOOK_COST = 0.0002  # seconds of looking that one waiting call may cost each interval
+
+
+@dataclass(frozen=True)
+class Proceed:
+    """The kernel shall carry the call out."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The handler has answered, or keeps the call to answer it later."""
+
+
+PROCEED, ANSWERED = Proceed(), Answered()
+Result = int | Pending | Proceed | Answered
+Handler = Callable[[Call], Result]
+
+
+class Handlers(Protocol):
+    """Who knows what the calls mean."""
+
+    def table(self) -> dict[int, Handler]:
+        """By system call number. A handler raises OSError with the caller's errno."""
+
+    def note_closed(self) -> None:
+        """Release the files that nobody holds any more."""
+
+
+class Observer(Protocol):
+    """Who wants to hear of every call that the filter notifies: `npubox trace`."""
+
+    def received(self, call: Call) -> None:
+        """A call has come; its caller waits."""
+
+    def answering(self, call: Call, result: int | None, error: int) -> None:
+        """What the call will return, or errno; both None and 0: the kernel carries it out. The caller waits
+        still, except for an open that succeeded."""
+
+    def released(self, path: str, client_id: int) -> None:
+        """The last reference to an open file is gone."""
+
+
+class Supervisor:
+    """`others` are descriptors of somebody else's, each with what to do when it is readable; once that
+    returns False, the descriptor is watched no more."""
+
+    def __init__(self, listener: Listener, others: dict[int, Callable[[], bool]]) -> None:
+        self._listener = listener
+        self._others = others
+        self._observer: Observer | None = None
+        self._handlers: Handlers | None = None
+        self._table: dict[int, Handler] = {}
+        self._waiting: dict[int, tuple[Call, Pending]] = {}
+        self._done: deque[Callable[[], None]] = deque()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._next_look = 0.0
+        # poll, not epoll: epoll drops the kernel's hint to wake us on the caller's own CPU, and waking
+        # another one costs more than everything else about a call.
+        self._poll = select.poll()
+        for fd in (listener.fd, self._wake, *others):
+            self._poll.register(fd, select.POLLIN)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls block."""
+        return len(self._waiting)
+
+    def use(self, handlers: Handlers, observer: Observer | None = None) -> None:
+        self._handlers = handlers
+        self._table = handlers.table()
+        self._observer = observer
+
+    def watch(self, fd: int) -> None:
+        """Come round when `fd`, a source of close events, is readable."""
+        self._poll.register(fd, select.POLLIN)
+
+    def attend(self, fd: int, what: Callable[[], bool]) -> None:
+        """As `others`: do `what` whenever `fd` is readable, until it returns False."""
+        self._others[fd] = what
+        self._poll.register(fd, select.POLLIN)
+
+    def post(self, work: Callable[[], None]) -> None:
+        """Have the loop do `work`; from any thread."""
+        self._done.append(work)
+        os.eventfd_write(self._wake, 1)
+
+    def run(self) -> None:
+        """Serve until nobody uses the filter any more."""
+        while True:
+            for fd, events in self._poll.poll(self._timeout()):
+                if fd == self._listener.fd:
+                    if events & select.POLLIN:
+                        self._serve_one()
+                    elif events & select.POLLHUP:
+                        self._finish()
+                        return
+                elif fd == self._wake:
+                    os.eventfd_read(self._wake)
+                elif fd not in self._others:
+                    self._note_closed()
+                elif not self._others[fd]():
+                    self._poll.unregister(fd)
+            while self._done:
+                self._guarded(self._done.popleft())
+            if self._waiting:
+                self._look_after_waiting()
+
+    def keep(self, call: Call, pending: Pending) -> None:
+        """Answer the call when `pending` is over."""
+        self._waiting[call.id] = (call, pending)
+        pending.on_done(lambda: self.post(lambda: self._conclude(call.id)))
+
+    def retry(self, call: Call) -> None:
+        """Handle a call that was kept aside once more."""
+        self._dispatch(call)
+
+    def _serve_one(self) -> None:
+        call = self._listener.receive()
+        if call is None:
+            return
+        self._note_closed()
+        observer = self._observer
+        if observer is not None:
+            self._guarded(functools.partial(observer.received, call))
+        self._dispatch(call)
+
+    def _dispatch(self, call: Call) -> None:
+        handler = self._table.get(call.number)
+        if handler is None:
+            self._answer(call, PROCEED)
+            return
+        try:
+            result = handler(call)
+        except CallerGone:
+            return
+        except OSError as error:
+            self._fail(call, error.errno or errno.EIO)
+        except Exception:
+            _log.exception("a call failed in the supervisor")
+            self._fail(call, errno.EIO)
+        else:
+            self._answer(call, result)
+
+    def _answer(self, call: Call, result: Result) -> None:
+        if result is PROCEED:
+            self.note(call, None)
+            self._listener.proceed(call.id)
+        elif isinstance(result, int):
+            self.note(call, result)
+            self._listener.answer(call.id, result)
+        elif isinstance(result, Pending):
+            if result.done:
+                self._finish_pending(call, result)
+            else:
+                self.keep(call, result)
+
+    def _fail(self, call: Call, error: int) -> None:
+        self.note(call, None, error)
+        self._listener.fail(call.id, error)
+
+    def note(self, call: Call, result: int | None, error: int = 0) -> None:
+        """Tell the observer, if there is one, how a call ends."""
+        observer = self._observer
+        if observer is not None:
+            self._guarded(functools.partial(observer.answering, call, result, error))
+
+    def note_released(self, path: str, client_id: int) -> None:
+        observer = self._observer
+        if observer is not None:
+            self._guarded(functools.partial(observer.released, path, client_id))
+
+    # Calls that block
+
+    def _conclude(self, id_: int) -> None:
+        waiting = self._waiting.pop(id_, None)
+        if waiting is not None:
+            self._finish_pending(*waiting)
+
+    def _finish_pending(self, call: Call, pending: Pending) -> None:
+        try:
+            result = pending.finish()
+        except CallerGone:
+            return
+        except OSError as error:
+            self._fail(call, error.errno or errno.EIO)
+        except Exception:
+            _log.exception("the end of a blocked call failed in the supervisor")
+            self._fail(call, errno.EIO)
+        else:
+            self._answer(call, result)
+
+    def _timeout(self) -> float | None:
+        """Milliseconds until a waiting call must be looked after."""
+        if not self._waiting:
+            return None
+        now = time.monotonic()
+        left = self._next_look - now
+        for _, pending in self._waiting.values():
+            if pending.deadline is not None:
+                left = min(left, pending.deadline / 1e9 - now)
+        return max(left, 0) * 1000
+
+    def _look_after_waiting(self) -> None:
+        now = time.monotonic_ns()
+        for _, pending in list(self._waiting.values()):
+            if pending.deadline is not None and pending.deadline <= now:
+                pending.expire()
+        if now < self._next_look * 1e9:
+            return
+        self._next_look = now / 1e9 + max(SIGNAL_INTERVAL, LOOK_COST * len(self._waiting))
+        for call, pending in list(self._waiting.values()):
+            if not self._listener.alive(call.id):
+                pending.cancel()
+            elif (error := interrupting_signal(call.tid)) is not None and self._listener.alive(call.id):
+                pending.cancel(error)
+
+    def _note_closed(self) -> None:
+        if self._handlers is not None:
+            self._guarded(self._handlers.note_closed)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:
+            _log.exception("the supervisor failed beside a call")
+
+    def _finish(self) -> None:
+        """The programs are gone: what they still wait for is given up, what they held is released."""
+        for _, pending in list(self._waiting.values()):
+            pending.cancel()
+        self._waiting.clear()
+        self._note_closed()
+        os.close(self._wake)

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A launch on a preset that counts what is left: python -m tests.serve.counted REPORT -- PROGRAM [ARG]...
+
+REPORT gets, as JSON, open files, buffer objects and bytes of the store when the last program is gone
+and its jobs had a moment to end.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from npubox.machines.preset import find_preset
+from npubox.serve.execute import Request, execute
+from npubox.serve.preset import PresetMachine
+
+PATIENCE = 10.0
+
+
+class CountedMachine(PresetMachine):
+    def __init__(self, report: Path) -> None:
+        super().__init__(find_preset("imx93"))
+        self._report = report
+
+    def close(self) -> None:
+        machine = self.machine
+        if machine is not None:
+            device = machine.device
+            deadline = time.monotonic() + PATIENCE
+            while device.object_count and time.monotonic() < deadline:
+                time.sleep(0.01)
+            left = {
+                "files": len(device.files),
+                "objects": device.object_count,
+                "bytes": device.store.resident_bytes,
+                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+            }
+            whole = self._report.with_suffix(".part")
+            whole.write_text(json.dumps(left))
+            whole.rename(self._report)
+        super().close()
+
+
+def main(arguments: list[str]) -> int:
+    report, _, *command = arguments
+    return execute(Request(command, lambda: CountedMachine(Path(report))))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
