@@ -14,6 +14,7 @@ import ctypes
 import json
 import os
 import select
+import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +32,8 @@ CLIENTS = Path(__file__).parents[1] / "tests" / "clients"
 NODE = "/dev/accel/accel0"
 START = [sys.executable, "-c", "from npubox.cli.entry import main; main()", "exec", "--"]
 GET_CAP_32 = 0xC020640C
+SHARED = Path(os.environ.get("NPUBOX_SHARED") or Path(__file__).parents[2] / "shared")
+MODEL = SHARED / "models" / "coral_tf2_mobilenet_v2_1.0_224_ptq.tflite"
 
 
 def compile_client(directory: Path) -> Path:
@@ -48,17 +51,17 @@ def times(command: list[str]) -> list[int]:
 def bare(client: list[str]) -> list[int]:
     """The client under a bare echo supervisor; GET_CAP's answer is written by hand."""
     reader, writer = os.pipe()
-    sender, receiver = __import__("socket").socketpair()
+    sender, receiver = socket.socketpair()
     pid = os.fork()
     if pid == 0:
         program = bpf.assemble(bpf.Profile(ioctl_types=(ord("d"),)), syscalls.native())
         os.dup2(writer, 1)
         listener = linux.install_filter(program)
-        __import__("socket").send_fds(sender, [b"x"], [listener])
+        socket.send_fds(sender, [b"x"], [listener])
         os.close(listener)
         os.execv(client[0], client)
     os.close(writer)
-    _, fds, _, _ = __import__("socket").recv_fds(receiver, 1, 1)
+    _, fds, _, _ = socket.recv_fds(receiver, 1, 1)
     _echo(Listener(fds[0]))
     os.waitpid(pid, 0)
     with os.fdopen(reader) as output:
@@ -104,35 +107,104 @@ def in_process(count: int) -> list[int]:
     return found
 
 
-def measure(count: int, rounds: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as directory:
-        client = str(compile_client(Path(directory)))
-        ways: dict[str, Callable[[], list[int]]] = {
-            "native failing": lambda: times([client, "/dev/null", str(count), "0"]),
-            "bare supervisor": lambda: bare([client, "/dev/zero", str(count), "0"]),
-            "served": lambda: times([*START, client, NODE, str(count), "0"]),
-            "in process": lambda: in_process(count),
-        }
-        medians: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(rounds):
-            for name, way in ways.items():
-                medians[name].append(statistics.median(way()) / 1000)
+def calls(client: str, count: int, rounds: int) -> dict[str, float]:
+    """Medians in µs."""
+    ways: dict[str, Callable[[], list[int]]] = {
+        "native failing": lambda: times([client, "/dev/null", str(count), "0"]),
+        "bare supervisor": lambda: bare([client, "/dev/zero", str(count), "0"]),
+        "served": lambda: times([*START, client, NODE, str(count), "0"]),
+        "in process": lambda: in_process(count),
+    }
+    medians: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            medians[name].append(statistics.median(way()) / 1000)
     return {name: statistics.median(values) for name, values in medians.items()}
+
+
+def throughput(client: str, count: int) -> dict[str, float]:
+    """Calls a second in all, from so many processes at once."""
+    found = {}
+    for processes in (1, 2, 4):
+        (rate,) = times([*START, client, NODE, str(count), "0", str(processes)])
+        found[f"{processes} at once"] = float(rate)
+    return found
+
+
+def beside_a_busy_npu(client: str, model: Path, directory: Path) -> dict[str, float]:
+    """Medians in µs of a client that pauses 2 ms between calls: NPU idle, and running `model` all the time."""
+    busy = Path(__file__).parent / "busy.py"
+    quiet = times([*START, client, NODE, "1000", "2000"])
+    script = (
+        f"{sys.executable} {busy} {model} {directory}/ready & "
+        f"while [ ! -e {directory}/ready ]; do sleep 0.1; done; {client} {NODE} 1000 2000; kill $!"
+    )
+    loaded = times([*START, "sh", "-c", script])
+    return {"idle NPU": statistics.median(quiet) / 1000, "busy NPU": statistics.median(loaded) / 1000}
+
+
+def tax(directory: Path, rounds: int) -> dict[str, float]:
+    """Seconds of work that never touches a node, in a launch and outside, and their ratio."""
+    source = directory / "work.c"
+    source.write_text('#include <stdio.h>\n#include <stdlib.h>\nint main(void) { puts("x"); return 0; }\n')
+    again = "for i in 1 2 3 4 5 6 7 8; do"
+    works = {
+        "compile": f"{again} cc -O1 -o {directory}/work {source}; done",
+        "python": f"{again} {sys.executable} -c 'import json, re, typing, subprocess'; done",
+    }
+    found = {}
+    for name, work in works.items():
+        outside: list[float] = []
+        inside: list[float] = []
+        for _ in range(rounds):
+            for command, into in ((["sh"], outside), ([*START, "sh"], inside)):
+                timed = f"a=$(date +%s%N); {work}; b=$(date +%s%N); echo $((b - a))"
+                (spent,) = times([*command, "-c", timed])
+                into.append(spent / 1e9)
+        found[f"{name} outside"] = statistics.median(outside)
+        found[f"{name} launched"] = statistics.median(inside)
+        found[f"{name} ratio"] = statistics.median(b / a for a, b in zip(outside, inside, strict=True))
+    return found
+
+
+def launch(rounds: int) -> dict[str, float]:
+    """Milliseconds from the first fork to the last wait of `npubox exec -- true`."""
+    found = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        subprocess.run([*START, "true"], check=True)
+        found.append((time.perf_counter() - start) * 1e3)
+    return {"median": statistics.median(found), "best": min(found)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--count", type=int, default=4000, help="calls a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", type=Path, default=MODEL, help="what the busy NPU runs")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found = measure(options.count, options.rounds)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        client = str(compile_client(directory))
+        found = {
+            "call, µs": calls(client, options.count, options.rounds),
+            "calls a second": throughput(client, options.count),
+            "launch, ms": launch(2 * options.rounds),
+            "work without nodes, s": tax(directory, options.rounds),
+        }
+        if options.model.is_file():
+            found["paused client, µs"] = beside_a_busy_npu(client, options.model, directory)
     if options.json:
         print(json.dumps(found))
         return
-    for name, value in found.items():
-        native, echo = value / found["native failing"], value / found["bare supervisor"]
-        print(f"{name:<16} {value:8.2f} µs {native:8.1f} x native {echo:6.2f} x bare")
+    for title, values in found.items():
+        print(title)
+        for row, value in values.items():
+            print(f"  {row:<18} {value:12.2f}")
+    call = found["call, µs"]
+    print(f"served is {call['served'] / call['bare supervisor']:.2f} of a bare supervisor, ", end="")
+    print(f"{call['served'] / call['native failing']:.0f} of a failing native call")
 
 
 if __name__ == "__main__":

@@ -16,15 +16,17 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from npubox.core.caller import Caller
 from npubox.core.drm.device import DrmDevice, Minors
 from npubox.core.drm.driver import ioctl
 from npubox.core.drm.fence import Fence, new_context
-from npubox.core.drm.file import Caller, DrmFile
+from npubox.core.drm.file import DrmFile
 from npubox.core.pending import Pending
 from npubox.core.usermem import UserMemory
 from npubox.serve.execute import Request, execute
 from npubox.serve.launch import Wish
-from npubox.serve.machine import JobWatcher, LocalFile, StorePlace, place_of
+from npubox.serve.local import LocalFile
+from npubox.serve.machine import JobWatcher, StorePlace, place_of
 from npubox.serve.nodes import NodeInfo, accel_node
 from npubox.uapi.ioctl import iowr
 from tests.core.refaccel import RefAccel, Word
@@ -81,6 +83,9 @@ class RefMachine:
 
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> LocalFile:
         return LocalFile(self.device, flags, caller)
+
+    def events(self) -> None:
+        return None
 
     def close(self) -> None:
         left = {

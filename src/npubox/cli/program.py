@@ -12,7 +12,7 @@ from npubox.serve.execute import Launched, Request, execute
 from npubox.serve.launch import Wish
 from npubox.serve.machine import ServedMachine
 from npubox.serve.preset import PresetMachine
-from npubox.serve.rpc import socket_path
+from npubox.serve.rendezvous import socket_path
 from npubox.serve.supervisor import Observer
 
 MACHINE = "imx93"

@@ -21,7 +21,7 @@ def serve(
     """Power a machine up and keep it until interrupted. Programs of one launch or of many share it."""
     from npubox.machines.preset import find_preset
     from npubox.serve.preset import PresetMachine
-    from npubox.serve.rpc import socket_path
+    from npubox.serve.rendezvous import socket_path
     from npubox.serve.server import Server, bind
     from npubox.serve.workspace import Anchor
 

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from typing import SupportsIndex
 
 from npubox.core import reaper
+from npubox.core.caller import CAP_SYS_ADMIN, INITIAL_USER_NAMESPACE, Caller
 from npubox.core.drm.device import DrmDevice
 from npubox.core.drm.fence import Fence, new_context
-from npubox.core.drm.file import Caller, DrmFile
+from npubox.core.drm.file import DrmFile
 from npubox.core.drm.gem import GemObject
 from npubox.core.drm.ioctl import dispatch
 from npubox.core.drm.mmap import find_mappable
@@ -28,8 +29,6 @@ from npubox.core.pending import Pending
 from npubox.core.usermem import OwnMemory
 
 FIONBIO = 0x5421
-CAP_SYS_ADMIN = 21
-INITIAL_USER_NAMESPACE = "user:[4026531837]"
 O_LARGEFILE = 0o100000
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from npubox.devices import kernel_cache
 from npubox.machines.preset import PresetInfo, find_preset, presets
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ __all__ = ["PresetInfo", "kernels_ready", "open_preset", "presets"]
 def kernels_ready() -> bool:
     """Whether the devices' kernels were compiled before; if not, the next `open_preset` of this user takes
     half a minute to a minute longer. Tells without loading the compiler."""
+    from npubox.devices import kernel_cache
+
     return kernel_cache.complete()
 
 
@@ -34,6 +35,7 @@ def open_preset(name: str, policy: str | None = None) -> Machine:
     preset = find_preset(name)
     if policy is not None:
         preset = replace(preset, policy=policy)
+    from npubox.devices import kernel_cache
     from npubox.machines.machine import Machine
 
     if not kernels_ready():

@@ -17,6 +17,7 @@ from typing import Any
 
 from npubox.bus.host import DeviceHost
 from npubox.bus.virtual import AddressSpace, InterruptLine
+from npubox.devices import kernel_cache
 from npubox.devices.ethosu_npu.configuration import CONFIGURATIONS
 from npubox.devices.ethosu_npu.faults import Fault, RunReport
 from npubox.devices.ethosu_npu.npu import Injection, VirtualNpu
@@ -48,6 +49,7 @@ def main(preset_name: str, fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
+    kernel_cache.mark_complete()
     preset = find_preset(preset_name)
     host = DeviceHost(socket.socket(fileno=fd))
     dma = AddressSpace()

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from npubox.core import libc
-from npubox.core.node import CAP_SYS_ADMIN, INITIAL_USER_NAMESPACE
+from npubox.core.caller import CAP_SYS_ADMIN, INITIAL_USER_NAMESPACE
 from npubox.core.usermem import ProcessMemory
 from npubox.serve import linux
 from npubox.serve.listener import Call, Listener

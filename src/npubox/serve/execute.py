@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -14,7 +13,6 @@ from dataclasses import dataclass, field
 
 from npubox.errors import DeviceError
 from npubox.serve import launch, syscalls
-from npubox.serve.forward import ForwardedMachine
 from npubox.serve.front import SIGNALS, Front
 from npubox.serve.handlers import NodeHandlers
 from npubox.serve.launch import Wish
@@ -109,8 +107,9 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
         )
         watch = request.watch
         supervisor.use(handlers, watch(Launched(listener, supervisor, handlers, machine)) if watch else None)
-        if isinstance(machine, ForwardedMachine):
-            supervisor.attend(machine.fileno(), machine.listen)
+        events = machine.events()
+        if events is not None:
+            supervisor.attend(*events)
         supervisor.run()
         child.failed()
         child.reap()
@@ -132,8 +131,9 @@ def _leave_terminal() -> None:
 
 
 def _tell(front: socket.socket, **message: int) -> None:
+    (what,) = message.items()
     with contextlib.suppress(OSError):
-        front.send(json.dumps(message).encode())
+        front.send("{} {}".format(*what).encode())
 
 
 class _Child:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from npubox.core.drm.file import Caller
+from npubox.core.caller import Caller
 from npubox.core.pending import Pending
 from npubox.errors import DeviceError
 from npubox.serve import rpc
@@ -91,11 +91,10 @@ class ForwardedMachine:
         for place in self._places:
             os.close(place.fd)
 
-    def fileno(self) -> int:
-        """Readable when the server says something unasked: call `listen` then."""
-        return self._channel.fileno()
+    def events(self) -> tuple[int, Callable[[], bool]]:
+        return self._channel.fileno(), self._listen
 
-    def listen(self) -> bool:
+    def _listen(self) -> bool:
         """Take what the server said unasked; False once it is gone."""
         while not self._gone and select.select([self._channel], [], [], 0)[0]:
             packet = rpc.receive(self._channel)

@@ -8,7 +8,6 @@ ends. Signals from the terminal reach the program by themselves.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import select
@@ -37,7 +36,7 @@ SIGNALS = frozenset(number for number in signal.valid_signals() if number not in
 
 
 class Front:
-    """`channel` tells, as JSON, the program's pid, then each time it stopped, and how it ended."""
+    """`channel` tells the program's "pid", then each time it "stopped", and the status it "ended" with."""
 
     def __init__(self, channel: socket.socket, supervisor: int) -> None:
         self._channel = channel
@@ -59,21 +58,24 @@ class Front:
                 data = self._channel.recv(4096)
                 if not data:
                     return self._supervisor_died()
-                status = self._hear(json.loads(data))
+                status = self._hear(*data.decode().split())
                 if status is not None:
                     return end_as(status)
             if signals in ready:
                 info = os.read(signals, _SIGINFO_SIZE)
                 self._signalled(*_SIGINFO.unpack_from(info))
 
-    def _hear(self, message: dict[str, int]) -> int | None:
-        if "pid" in message:
-            self._program = message["pid"]
-            for number in self._early:
-                self._pass_on(number)
-        elif "stopped" in message:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        return message.get("ended")
+    def _hear(self, what: str, value: str) -> int | None:
+        match what:
+            case "pid":
+                self._program = int(value)
+                for number in self._early:
+                    self._pass_on(number)
+            case "stopped":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "ended":
+                return int(value)
+        return None
 
     def _signalled(self, number: int, _error: int, code: int, sender: int, _uid: int) -> None:
         if number == signal.SIGCHLD:

@@ -11,12 +11,12 @@ import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from npubox.core.drm.file import Caller
+from npubox.core.caller import Caller
 from npubox.serve import linux, paths
 from npubox.serve.bpf import AT_EMPTY_PATH, MAP_ANONYMOUS
 from npubox.serve.caller import CallMemory, Tasks, has_sys_admin
-from npubox.serve.file_calls import FileCalls
 from npubox.serve.listener import Call, Listener
 from npubox.serve.machine import OpenFile, ServedMachine
 from npubox.serve.mapped import mapped_ranges
@@ -26,6 +26,9 @@ from npubox.serve.stats import Shown, pack_stat, pack_statx
 from npubox.serve.supervisor import ANSWERED, PROCEED, Handler, Result, Supervisor
 from npubox.serve.syscalls import Arch
 from npubox.serve.workspace import OpenNames
+
+if TYPE_CHECKING:
+    from npubox.serve.file_calls import FileCalls
 
 SWEEP_OBJECTS = 32
 SWEEP_BYTES = 64 << 20
@@ -61,7 +64,11 @@ class NodeHandlers:
         self._paths = PathCalls(listener, resolver, arch, names)
         self._resolver = resolver
         self._answers_paths = path_calls
-        self._files = FileCalls(listener, arch, self.node_path) if file_calls else None
+        self._files: FileCalls | None = None
+        if file_calls:
+            from npubox.serve.file_calls import FileCalls
+
+            self._files = FileCalls(listener, arch, self.node_path)
         self._tasks = Tasks()
         self._names: dict[NodeInfo, OpenNames] = {}
         self._served: dict[str, Served] = {}

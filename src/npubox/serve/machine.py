@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a supervisor asks of the machine whose nodes it serves, and the way within this process."""
+"""What a supervisor asks of the machine whose nodes it serves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from npubox.core.drm.device import DrmDevice
-from npubox.core.drm.file import Caller, DrmFile
-from npubox.core.drm.gem import GemObject
-from npubox.core.drm.ioctl import dispatch
-from npubox.core.drm.mmap import find_mappable
+from npubox.core.caller import Caller
 from npubox.core.pending import Pending
-from npubox.core.store import Store
 from npubox.serve.nodes import NodeInfo
+
+if TYPE_CHECKING:
+    from npubox.core.store import Store
 
 JobWatcher = Callable[[int, int, int, Any], None]
 """(client id, the client's job number, errno or 0, the control channel's report or None) of a job that is
@@ -78,45 +76,7 @@ class ServedMachine(Protocol):
 
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile: ...
 
+    def events(self) -> tuple[int, Callable[[], bool]] | None:
+        """A descriptor to watch and what to do whenever it is readable, until that returns False."""
+
     def close(self) -> None: ...
-
-
-class LocalFile:
-    """An open file of a device whose driver runs in this process."""
-
-    def __init__(self, device: DrmDevice, flags: int, caller: Caller) -> None:
-        self._device = device
-        self._flags = flags
-        self._file: DrmFile = device.open(flags, caller)
-        self._mapped: dict[int, GemObject] = {}
-
-    @property
-    def client_id(self) -> int:
-        return self._file.client_id
-
-    def ioctl(self, request: int, address: int, caller: Caller) -> int | Pending:
-        return dispatch(self._file, request, address, caller)
-
-    def mmap(self, length: int, prot: int, flags: int, offset: int) -> None:
-        with self._device.lock:
-            item = find_mappable(self._file, self._flags, length, prot, flags, offset)
-            if offset not in self._mapped:
-                item.get()
-                self._mapped[offset] = item
-
-    def forgotten(self) -> Sequence[tuple[int, int]]:
-        return [(item.offset, item.size) for item in self._mapped.values() if not item.handle_count]
-
-    def unmapped(self, offset: int) -> None:
-        with self._device.lock:
-            item = self._mapped.get(offset)
-            if item is not None and not item.handle_count:
-                del self._mapped[offset]
-                item.put()
-
-    def close(self) -> None:
-        with self._device.lock:
-            for item in self._mapped.values():
-                item.put()
-            self._mapped.clear()
-            self._file.put()

@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from npubox.core.drm.file import Caller
+from npubox.core.caller import Caller
 from npubox.errors import DeviceError
 from npubox.machines.preset import PresetInfo
-from npubox.serve.machine import JobWatcher, LocalFile, StorePlace, place_of
+from npubox.serve.machine import JobWatcher, OpenFile, StorePlace, place_of
 from npubox.serve.nodes import NodeInfo, accel_node
 
 if TYPE_CHECKING:
@@ -51,8 +51,13 @@ class PresetMachine:
     def store(self, node: NodeInfo) -> StorePlace:
         return place_of(self._powered().device.store)
 
-    def open(self, node: NodeInfo, flags: int, caller: Caller) -> LocalFile:
+    def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile:
+        from npubox.serve.local import LocalFile
+
         return LocalFile(self._powered().device, flags, caller)
+
+    def events(self) -> None:
+        return None
 
     def close(self) -> None:
         if self._thread is not None:

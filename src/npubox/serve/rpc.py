@@ -8,12 +8,9 @@ are of one version of npubox: nothing here is an ABI.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
-import tempfile
 from enum import IntEnum, auto
-from pathlib import Path
 from typing import NamedTuple
 
 _HEAD = struct.Struct("<B3xi6q")
@@ -90,13 +87,3 @@ def _signed(number: int) -> int:
 
 def unsigned(number: int) -> int:
     return number & MASK
-
-
-def socket_path(name: str) -> Path:
-    """Where the machine called `name` listens; the directory is ours alone."""
-    directory = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"npubox-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    about = directory.lstat()
-    if about.st_uid != os.getuid() or about.st_mode & 0o077:
-        raise PermissionError(f"{directory} is not ours alone")
-    return directory / f"{name}.machine"

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from npubox.core.drm.file import Caller
+from npubox.core.caller import Caller
 from npubox.core.pending import Pending
 from npubox.serve import rpc
 from npubox.serve.machine import OpenFile, ServedMachine

@@ -13,9 +13,7 @@ import errno
 import fcntl
 import itertools
 import os
-import shutil
 import struct
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,12 +36,19 @@ def _claim(directory: str) -> int:
     return fd
 
 
+def temporary_directory() -> str:
+    """Where temporary files go."""
+    return os.environ.get("TMPDIR") or "/tmp"
+
+
 def remove(directory: str | Path) -> None:
     """Remove a directory with all in it, unless something is mounted below: that is not ours to empty."""
     with contextlib.suppress(OSError):
         own = os.lstat(directory).st_dev
         if all(os.lstat(path).st_dev == own for path, _, _ in os.walk(directory)):
-            shutil.rmtree(directory)
+            from shutil import rmtree  # a launch that has ended may take its time
+
+            rmtree(directory)
 
 
 def make_directory(parent: str) -> tuple[str, int]:
@@ -56,7 +61,8 @@ def make_directory(parent: str) -> tuple[str, int]:
                 fd = _claim(entry.path)
                 remove(entry.path)
                 os.close(fd)
-    directory = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
+    directory = f"{parent}/{PREFIX}{os.urandom(8).hex()}"
+    os.mkdir(directory, 0o700)
     return directory, _claim(directory)
 
 
@@ -64,7 +70,7 @@ class Tree:
     """What the launch's programs see below /dev and /sys: a directory that goes with the launch."""
 
     def __init__(self) -> None:
-        directory, self._lock = make_directory(tempfile.gettempdir())
+        directory, self._lock = make_directory(temporary_directory())
         self.path = Path(directory)
         self.path.chmod(0o755)
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from npubox.core.caller import Caller
 from npubox.core.drm.driver import Feature
-from npubox.core.drm.file import Caller, DrmFile
+from npubox.core.drm.file import DrmFile
 from npubox.core.drm.gem import create_handle, delete_handle, lookup
 from npubox.uapi import drm
 from npubox.uapi.drm import Cap, Flag
@@ -88,17 +89,18 @@ def _gem_open(file: DrmFile, args: drm.GemOpen, caller: Caller) -> None:
 
 
 def _get_cap(file: DrmFile, args: drm.GetCap, caller: Caller) -> None:
-    features = file.device.driver.features
-    values: dict[int, int] = {
-        Cap.PRIME: drm.PRIME_CAP_IMPORT | drm.PRIME_CAP_EXPORT,
-        Cap.TIMESTAMP_MONOTONIC: 1,
-        Cap.SYNCOBJ: int(Feature.SYNCOBJ in features),
-        Cap.SYNCOBJ_TIMELINE: int(Feature.SYNCOBJ_TIMELINE in features),
-    }
     args.value = 0
-    if args.capability not in values:
-        raise OSError(errno.EOPNOTSUPP, f"GET_CAP: no capability {args.capability:#x} without MODESET")
-    args.value = values[args.capability]
+    match args.capability:
+        case Cap.PRIME:
+            args.value = drm.PRIME_CAP_IMPORT | drm.PRIME_CAP_EXPORT
+        case Cap.TIMESTAMP_MONOTONIC:
+            args.value = 1
+        case Cap.SYNCOBJ:
+            args.value = int(Feature.SYNCOBJ in file.device.driver.features)
+        case Cap.SYNCOBJ_TIMELINE:
+            args.value = int(Feature.SYNCOBJ_TIMELINE in file.device.driver.features)
+        case unknown:
+            raise OSError(errno.EOPNOTSUPP, f"GET_CAP: no capability {unknown:#x} without MODESET")
 
 
 def _set_client_name(file: DrmFile, args: drm.SetClientName, caller: Caller) -> None:

@@ -12,8 +12,9 @@ import os
 import threading
 from collections.abc import Callable
 
+from npubox.core.caller import Caller
 from npubox.core.drm.driver import DrmDriver, check_features
-from npubox.core.drm.file import Caller, DrmFile
+from npubox.core.drm.file import DrmFile
 from npubox.core.drm.gem import GemObject
 from npubox.core.drm.queue import Event, Job
 from npubox.core.idr import Idr

@@ -8,26 +8,17 @@ does. Source: the project's facts (accel-core.md §1.6, §1.8).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from npubox.core.caller import Caller
 from npubox.core.drm.fence import Usage
 from npubox.core.drm.gem import GemObject, delete_handle
 from npubox.core.idr import Idr
-from npubox.core.usermem import UserMemory
 
 if TYPE_CHECKING:
     from npubox.core.drm.device import DrmDevice
 
 _client_ids = itertools.count(1)
-
-
-class Caller(NamedTuple):
-    """Who makes a call: process id, whether it has CAP_SYS_ADMIN now (asked only if it matters), memory."""
-
-    pid: int
-    sys_admin: Callable[[], bool]
-    memory: UserMemory
 
 
 class DrmFile:

@@ -9,9 +9,10 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+from npubox.core.caller import Caller
 from npubox.core.drm import core_ioctls
 from npubox.core.drm.driver import DrmDriver
-from npubox.core.drm.file import Caller, DrmFile
+from npubox.core.drm.file import DrmFile
 from npubox.core.pending import Pending
 from npubox.uapi.drm import COMMAND_BASE, COMMAND_END, DRM, Flag
 from npubox.uapi.ioctl import NUMBER_MASK, Dir, Empty, ioc_dir, ioc_nr, ioc_size, ioc_type
