@@ -69,6 +69,8 @@ def start(command: Sequence[str], tree: Path, nodes: Sequence[NodeInfo], arch: A
     if not fds:
         os.waitpid(pid, 0)
         raise DeviceError(message.decode() or "the launch died before its program started")
+    # Another holder of the listener, such as the device's process, would keep blocked callers from their error.
+    os.set_inheritable(fds[0], False)
     return Program(pid, fds[0], Tier(message.decode()), ours)
 
 
