@@ -73,7 +73,6 @@ static void calls(int fd) {
     drm_magic_t magic = 0;
     say("drmIsMaster", drmIsMaster(fd));
     say("drmGetMagic", drmGetMagic(fd, &magic));
-    say("drmSetMaster", drmSetMaster(fd));
     say_text("drmGetBusid", drmGetBusid(fd));
 
     drmDevicePtr device, devices[4];
