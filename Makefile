@@ -3,12 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-bounds test-portable lint bench clean
+
+# What the fuzzer damages when the kernels check their array indices
+BOUNDED := conv_3x3_int8 depthwise_3x3_int8 add_different_scales_int8 avg_pool_3_same_int8 dense_int16 \
+           attention_int8 conv_3x3_uint8 gru_int16 bilinear_x2_int8 dscnn_int8
 
 help:
-	@echo "make demo   set up and recognise handwritten digits on a virtual Ethos-U65-256"
-	@echo "make test   set up and run every check (ruff, mypy, import contracts, pytest)"
-	@echo "make bench  the benchmarks against LiteRT, printed as a table"
+	@echo "make demo           set up and recognise handwritten digits on a virtual Ethos-U65-256"
+	@echo "make test           set up and run every check (ruff, mypy, import contracts, pytest)"
+	@echo "make test-bounds    damaged streams, with array bounds checked in the compiled kernels (minutes)"
+	@echo "make test-portable  the kernels for CPUs without AVX512-VNNI, against the oracles"
+	@echo "make bench          the benchmarks against LiteRT, printed as a table"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "npubox needs Python 3.11 or newer; name one with make PYTHON=python3.11")'
@@ -27,6 +33,12 @@ lint: $(VENV)/.installed
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-bounds: $(VENV)/.installed
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m tests.devices.fuzz --runs 60 --seed 1 --networks $(BOUNDED)
+
+test-portable: $(VENV)/.installed
+	NPUBOX_PORTABLE=1 $(BIN)/python -m pytest tests/devices/test_portable.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks

@@ -70,13 +70,13 @@ def bare(client: list[str]) -> list[int]:
 
 def _echo(listener: Listener) -> None:
     ioctl = syscalls.native().numbers["ioctl"]
-    epoll = select.epoll()
-    epoll.register(listener.fd, select.EPOLLIN)
+    poll = select.poll()
+    poll.register(listener.fd, select.POLLIN)
     tasks = Tasks()
     window = libc.Window()
     while True:
-        for _, events in epoll.poll():
-            if not events & select.EPOLLIN:
+        for _, events in poll.poll():
+            if not events & select.POLLIN:
                 listener.close()
                 return
             call = listener.receive()
@@ -132,7 +132,7 @@ def throughput(client: str, count: int) -> dict[str, float]:
 
 
 def beside_a_busy_npu(client: str, model: Path, directory: Path) -> dict[str, float]:
-    """Medians in µs of a client that pauses 2 ms between calls: NPU idle, and running `model` all the time."""
+    """Medians in µs of a client that pauses 2 ms between calls: NPU idle, and always running `model`."""
     busy = Path(__file__).parent / "busy.py"
     quiet = times([*START, client, NODE, "1000", "2000"])
     script = (

@@ -42,7 +42,7 @@ def defined(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("document", (*DOCUMENTS, REFERENCES))
+@pytest.mark.parametrize("document", [*DOCUMENTS, REFERENCES])
 def test_links_lead_somewhere(document: str) -> None:
     links = LINK.findall(text(document))
     missing = [link for link in links if not ((ROOT / document).parent / link).exists()]

@@ -31,7 +31,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
         compiler = shutil.which("cc")
         if compiler is None:
             pytest.skip("needs a C compiler")
-        target = directory / "".join([name, *options]).replace("/", "_")
+        target = directory / "-".join([name, *(option.strip("-").replace("/", "_") for option in options)])
         if not target.exists():
             source = CLIENTS / f"{name}.c"
             command = [compiler, "-O1", "-Wall", "-pthread", "-o", str(target), str(source), *options]

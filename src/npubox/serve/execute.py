@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -47,7 +48,7 @@ class Request:
 def execute(request: Request) -> int:
     """Run the program to its end; its exit code. Does not return where a signal kills it."""
     arch = syscalls.native()
-    if launch.MARK in os.environ:
+    if launch.inside():
         # The outer launch serves this program as well; a second supervisor is not possible.
         os.execvp(request.command[0], list(request.command))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -68,7 +69,7 @@ def _supervise(request: Request, arch: syscalls.Arch, front: socket.socket) -> N
     try:
         _serve(request, arch, front)
         status = 0
-    except DeviceError as error:
+    except (DeviceError, OSError) as error:
         print(f"npubox: {error}", file=sys.stderr)
         _tell(front, ended=launch.NOT_EXECUTABLE << 8)
     except BaseException:
@@ -88,7 +89,7 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
         write_tree(tree.path, machine.nodes)
         program = launch.start(request.command, tree.path, machine.nodes, arch, request.wish)
         _tell(front, pid=program.pid)
-        _leave_terminal()
+        _settle()
         listener = Listener(program.listener)
         child = _Child(program, front)
         supervisor = Supervisor(
@@ -119,9 +120,11 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
         tree.close()
 
 
-def _leave_terminal() -> None:
-    """Terminal and pipes are the program's; only its errors are ours to write."""
+def _settle() -> None:
+    """Terminal and pipes are the program's; only its errors are ours to write. We need descriptors."""
     os.setpgid(0, 0)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

@@ -133,6 +133,8 @@ class NodeHandlers:
             fd = paths.own_descriptor(path)
             if fd is not None:
                 known = self._find(call.tid, fd)
+            elif not flags & os.O_ACCMODE and not self._paths.may_be_ours(path):
+                return PROCEED
             path = paths.absolute(call.tid, signed(directory), path)
             found = self._resolver.find(call.tid, path, not flags & os.O_NOFOLLOW)
         except OSError:
@@ -197,6 +199,8 @@ class NodeHandlers:
     # calls on descriptors
 
     def _find(self, tid: int, fd: int) -> Served | None:
+        if not self._served:  # most programs of a launch never touch a node, and must not pay for it
+            return None
         link = self._tasks.link(tid, signed(fd))
         return None if link is None else self._served.get(link)
 
@@ -236,6 +240,8 @@ class NodeHandlers:
 
     def _stat_at(self, call: Call, flags: int, pointer: int, *, extended: bool) -> Result:
         directory, path = call.args[:2]
+        if not self._served and not self._answers_paths:
+            return PROCEED
         if flags & AT_EMPTY_PATH and (not path or CallMemory(self._listener, call).read(path, 1) == b"\0"):
             return self._fstat(call, directory, pointer, extended=extended)
         if not self._answers_paths:

@@ -60,8 +60,8 @@ class Listener:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
-        id_, tid, number, arch, *args = _CALL.unpack(self._buffer)
-        return Call(id_, tid, number, arch, tuple(args))
+        fields = _CALL.unpack(self._buffer)
+        return Call(fields[0], fields[1], fields[2], fields[3], fields[4:])
 
     def alive(self, id_: int) -> bool:
         """Whether the caller still waits, so that its thread id still is its own."""

@@ -40,14 +40,16 @@ class PathCalls:
             "readlinkat": lambda call: self._readlink(call, *call.args[:4]),
         }
 
+    def may_be_ours(self, path: str) -> bool:
+        """Whether a path is worth resolving: that costs more than a look at its last name, and a link of
+        another name to a node is rarely read or asked about."""
+        return not isinstance(self._resolver, Namespaced) or os.path.basename(path) in self._names
+
     def find(self, call: Call, directory: int, pointer: int, follow: bool) -> Found | None:
         """What is ours at the path that a call names."""
         try:
             path = os.fsdecode(CallMemory(self._listener, call).read_string(pointer))
-            if not path or (
-                # Resolving costs more than a look at the name, and a link to a node is rarely asked about.
-                isinstance(self._resolver, Namespaced) and os.path.basename(path) not in self._names
-            ):
+            if not path or not self.may_be_ours(path):
                 return None
             return self._resolver.find(call.tid, absolute(call.tid, signed(directory), path), follow)
         except OSError:

@@ -82,11 +82,11 @@ class Supervisor:
         self._done: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._next_look = 0.0
-        self._epoll = select.epoll()
-        self._epoll.register(listener.fd, select.EPOLLIN)
-        self._epoll.register(self._wake, select.EPOLLIN)
-        for fd in others:
-            self._epoll.register(fd, select.EPOLLIN)
+        # poll, not epoll: epoll drops the kernel's hint to wake us on the caller's own CPU, and waking
+        # another one costs more than everything else about a call.
+        self._poll = select.poll()
+        for fd in (listener.fd, self._wake, *others):
+            self._poll.register(fd, select.POLLIN)
 
     @property
     def waiting(self) -> int:
@@ -100,12 +100,12 @@ class Supervisor:
 
     def watch(self, fd: int) -> None:
         """Come round when `fd`, a source of close events, is readable."""
-        self._epoll.register(fd, select.EPOLLIN)
+        self._poll.register(fd, select.POLLIN)
 
     def attend(self, fd: int, what: Callable[[], bool]) -> None:
         """As `others`: do `what` whenever `fd` is readable, until it returns False."""
         self._others[fd] = what
-        self._epoll.register(fd, select.EPOLLIN)
+        self._poll.register(fd, select.POLLIN)
 
     def post(self, work: Callable[[], None]) -> None:
         """Have the loop do `work`; from any thread."""
@@ -115,11 +115,11 @@ class Supervisor:
     def run(self) -> None:
         """Serve until nobody uses the filter any more."""
         while True:
-            for fd, events in self._epoll.poll(self._timeout()):
+            for fd, events in self._poll.poll(self._timeout()):
                 if fd == self._listener.fd:
-                    if events & select.EPOLLIN:
+                    if events & select.POLLIN:
                         self._serve_one()
-                    elif events & select.EPOLLHUP:
+                    elif events & select.POLLHUP:
                         self._finish()
                         return
                 elif fd == self._wake:
@@ -127,7 +127,7 @@ class Supervisor:
                 elif fd not in self._others:
                     self._note_closed()
                 elif not self._others[fd]():
-                    self._epoll.unregister(fd)
+                    self._poll.unregister(fd)
             while self._done:
                 self._guarded(self._done.popleft())
             if self._waiting:
@@ -170,20 +170,17 @@ class Supervisor:
             self._answer(call, result)
 
     def _answer(self, call: Call, result: Result) -> None:
-        if isinstance(result, Pending):
+        if result is PROCEED:
+            self.note(call, None)
+            self._listener.proceed(call.id)
+        elif isinstance(result, int):
+            self.note(call, result)
+            self._listener.answer(call.id, result)
+        elif isinstance(result, Pending):
             if result.done:
                 self._finish_pending(call, result)
             else:
                 self.keep(call, result)
-            return
-        if isinstance(result, Answered):
-            return
-        value = None if isinstance(result, Proceed) else result
-        self.note(call, value)
-        if value is None:
-            self._listener.proceed(call.id)
-        else:
-            self._listener.answer(call.id, value)
 
     def _fail(self, call: Call, error: int) -> None:
         self.note(call, None, error)
@@ -220,15 +217,16 @@ class Supervisor:
         else:
             self._answer(call, result)
 
-    def _timeout(self) -> float:
+    def _timeout(self) -> float | None:
+        """Milliseconds until a waiting call must be looked after."""
         if not self._waiting:
-            return -1
+            return None
         now = time.monotonic()
         left = self._next_look - now
         for _, pending in self._waiting.values():
             if pending.deadline is not None:
                 left = min(left, pending.deadline / 1e9 - now)
-        return max(left, 0)
+        return max(left, 0) * 1000
 
     def _look_after_waiting(self) -> None:
         now = time.monotonic_ns()
@@ -260,5 +258,4 @@ class Supervisor:
             pending.cancel()
         self._waiting.clear()
         self._note_closed()
-        self._epoll.close()
         os.close(self._wake)
