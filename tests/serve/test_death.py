@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from npubox.serve.workspace import PREFIX, YOUNG
-from tests.serve.conftest import START, TIMEOUT, environment, npubox_exec, run
+from tests.serve.conftest import CLIENTS, START, TIMEOUT, environment, npubox_exec, run
 from tests.serve.jobs import digits
 
 ROOT = Path(__file__).parents[2]
@@ -33,9 +33,9 @@ SERVED_ENDS = {
     ("wait", "server"): "BO_WAIT: ENODEV\nGET_CAP: ENODEV\nopen: ENODEV\nmapping: mine\n",
 }
 FIRST_OFFSET = (
-    "import os; from tests.clients.through_fcntl import *; node = os.open(NODE, os.O_RDWR); "
-    "handle = call(node, BOTH, 0x41, '=QII', 4096, 0, 0)[2]; "
-    "print(hex(call(node, BOTH, 0x43, '=IIQ', handle, 0, 0)[2]))"
+    "import os; from tests.clients.fcntl_only import *; fd = os.open('/dev/accel/accel0', os.O_RDWR); "
+    "handle = call(fd, BO_CREATE, 'QII', 4096, 0, 0)[2]; "
+    "print(hex(call(fd, BO_MMAP_OFFSET, 'IIQ', handle, 0, 0)[2]))"
 )
 
 
@@ -105,7 +105,7 @@ def test_an_error_at_once(tmp_path: Path, mode: str, victim: str, tier: tuple[st
         (device,) = [pid for pid in children(supervisor) if is_device(pid)]
         everybody, held = family(process.pid), directories(supervisor)
         assert len(everybody) == 4
-        assert len(held) == 2
+        assert len(held) == 2, held
         if mode == "wait":
             os.kill(device, signal.SIGSTOP)  # so that the job does not end
         assert killed_under(process, supervisor if victim == "supervisor" else device) == ENDS[mode, victim]
@@ -185,7 +185,7 @@ def test_a_served_machine_loses_nothing_to_a_dead_supervisor(tmp_path: Path) -> 
             assert killed_under(process, supervisor) == ENDS["wait", "supervisor"]
         os.kill(device, signal.SIGCONT)
         for _ in range(2):
-            client = [sys.executable, str(ROOT / "tests" / "clients" / "through_fcntl.py"), "job", "out"]
+            client = [sys.executable, str(CLIENTS / "fcntl_only.py"), "job", "out"]
             run(*client, options=("--machine", name), cwd=tmp_path)
             assert (tmp_path / "out").read_bytes() == digits().expected
         first = run(sys.executable, "-c", FIRST_OFFSET, options=("--machine", name), cwd=ROOT).stdout
