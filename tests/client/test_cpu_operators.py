@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import mmap
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,8 +14,12 @@ import numpy as np
 import pytest
 
 from npubox.client import Device, Network
+from npubox.errors import ModelError
+from npubox.fallback.verify import reference_outputs
 from tests.client.fake_ethosu import FakeNode
 from tests.client.graphs import INPUT_SCALE, OUTPUT_SCALE, float_edges, only_quantize
+from tests.fallback.graphs import transpose_conv
+from tests.fallback.processes import workers
 from tests.networks import compiled_by_vela
 
 Open = Callable[..., Device]
@@ -83,3 +90,39 @@ def test_nothing_on_the_npu(node: FakeNode, open_fake: Open) -> None:
             assert inference.outputs[0].tolist() == [[5] * 8]
             assert inference.cycles is None
     assert not node.jobs
+
+
+def test_their_process_ends_with_the_network(node: FakeNode, open_fake: Open) -> None:
+    with open_fake(node) as device, device.load(only_quantize()) as one:
+        with device.load(only_quantize()) as other:
+            assert not workers()
+            for network in (one, other):
+                assert np.asarray(network(real(5))).tolist() == [[5] * 8]
+            assert len(workers()) == 2
+        assert len(workers()) == 1
+    assert not workers()
+
+
+def test_a_crash_fails_the_inference_and_no_other(network: Network) -> None:
+    np.asarray(network(real(1)))
+    (pid,) = workers()
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        inference = pool.submit(network.submit, real(2))
+        time.sleep(0.1)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ModelError, match=r"kernel of CPU operator 0 \(QUANTIZE\) crashed \(SIGKILL\)"):
+            inference.result(20)
+    assert np.asarray(network(real(7))) == pytest.approx(np.full((1, 4), 14 * OUTPUT_SCALE))
+
+
+def test_transpose_conv_with_its_shape_as_an_input(node: FakeNode, open_fake: Open) -> None:
+    content = transpose_conv(shape_is_input=True)
+    arrays = (
+        np.zeros(4, np.int32),
+        np.random.default_rng(2).integers(-999, 999, (1, 2, 5, 8)).astype(np.int16),
+    )
+    with open_fake(node) as device, device.load(content) as network:
+        assert network.placement.cpu == ("TRANSPOSE_CONV",)
+        (expected,) = reference_outputs(content, arrays).outputs
+        np.testing.assert_array_equal(np.asarray(network(*arrays)), expected, strict=True)

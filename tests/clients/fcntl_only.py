@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 import sys
+from pathlib import Path
 
 BO_CREATE, BO_WAIT, BO_MMAP_OFFSET = 0xC0106441, 0xC0106442, 0xC0106443
 CMDSTREAM_BO_CREATE, SUBMIT, GEM_CLOSE = 0xC0186444, 0xC0106445, 0x40086409
@@ -39,7 +40,7 @@ def pinned(data: bytes) -> tuple[array.array[int], int]:
 
 
 def main(job_file: str, output_file: str, *mode: str) -> None:
-    content = open(job_file, "rb").read()
+    content = Path(job_file).read_bytes()
     head = struct.unpack_from("<8I", content)
     stream_size, constant_size, arena_size, sram, input_size, output_size, input_at, output_at = head
     stream = content[32 : 32 + stream_size]
@@ -72,16 +73,16 @@ def main(job_file: str, output_file: str, *mode: str) -> None:
             _, fds, _, _ = socket.recv_fds(right, 4, 1)
             offset = call(fds[0], BO_MMAP_OFFSET, "IIQ", arena_bo, 0, 0)[2]
             seen = mmap.mmap(fds[0], arena_size, mmap.MAP_SHARED, offset=offset)
-            open(output_file, "wb").write(seen[output_at : output_at + output_size])
+            Path(output_file).write_bytes(seen[output_at : output_at + output_size])
             os._exit(0)
         assert os.wait()[1] == os.wait()[1] == 0
     else:
         submit()
     result = arena[output_at : output_at + output_size]
     if mode:
-        assert open(output_file, "rb").read() == result
+        assert Path(output_file).read_bytes() == result
     else:
-        open(output_file, "wb").write(result)
+        Path(output_file).write_bytes(result)
     for handle in (command, constants_bo, arena_bo):
         if handle:
             call(fd, GEM_CLOSE, "II", handle, 0)

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from npubox.compiler.placement import Placement, check_made_for, operators_placed
 from npubox.errors import ModelError
-from npubox.formats.network import CommandStream
+from npubox.formats.network import CommandStream, Network
 from npubox.formats.payload import CONFIGURATIONS
 from npubox.formats.tflite import read_network
 from tests.networks import SHARED_NAMES, compiled_by_vela, float_output, fully_connected, shared_network
@@ -30,6 +32,26 @@ def test_operators_left_to_the_cpu() -> None:
     placement = operators_placed(source, compiled)
     assert placement.cpu == ("SOFTMAX",)
     assert placement.npu == tuple(op.name for op in source.operators if op.name != "SOFTMAX")
+
+
+def test_operators_whose_tensors_have_no_name() -> None:
+    source = read_network(shared_network("kws_dscnn_int8"))
+    compiled = compiled_by_vela(source.content, "ethos-u65-256", "--ignore-ops", "SOFTMAX")
+    placement = operators_placed(_nameless(source), _nameless(compiled))
+    assert placement == operators_placed(source, compiled)
+
+
+def test_an_operator_that_the_source_does_not_have_counts_as_the_cpus() -> None:
+    source = read_network(shared_network("kws_dscnn_int8"))
+    compiled = compiled_by_vela(source.content, "ethos-u65-256", "--ignore-ops", "SOFTMAX")
+    (npu, softmax) = compiled.operators
+    renamed = dataclasses.replace(compiled, operators=(npu, dataclasses.replace(softmax, name="CAST")))
+    assert operators_placed(_nameless(source), _nameless(renamed)).cpu == ("CAST",)
+
+
+def _nameless(network: Network) -> Network:
+    tensors = tuple(dataclasses.replace(tensor, name="") for tensor in network.tensors)
+    return dataclasses.replace(network, tensors=tensors)
 
 
 @pytest.mark.parametrize("accelerator", ["ethos-u55-128", "ethos-u65-256"])

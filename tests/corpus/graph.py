@@ -40,6 +40,7 @@ VERSIONS = {
     "SQUARED_DIFFERENCE": 2,
     "STRIDED_SLICE": 4,
     "SUB": 3,
+    "SVDF": 3,
     "TANH": 3,
     "TRANSPOSE": 5,
     "TRANSPOSE_CONV": 5,
@@ -67,13 +68,16 @@ class Graph:
         zero_points: int | Sequence[int] = 0,
         data: Array | None = None,
         axis: int = 0,
+        *,
+        variable: bool = False,
     ) -> int:
-        """Add a tensor, constant where `data` is given; its index."""
+        """Add a tensor, constant where `data` is given, state where it is `variable`; its index."""
         made = self.schema.TensorT()
         made.name = f"tensor_{len(self._graph.tensors)}"
         made.shape = list(shape)
         made.type = getattr(self.schema.TensorType, np.dtype(dtype).name.upper())
         made.buffer = 0
+        made.isVariable = variable
         if data is not None:
             assert data.shape == tuple(shape)
             buffer = self.schema.BufferT()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import threading
@@ -15,13 +16,19 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from npubox.errors import InputError, ModelError
+from npubox.fallback import kernels as kernels_module
 from npubox.fallback.kernels import Kernels
+from npubox.fallback.oracles import LITERT_OPTIMISED, LITERT_REF, TFLITE_MICRO
+from npubox.fallback.verify import reference_outputs
 from npubox.formats.network import Network
 from npubox.formats.tflite import read_network
+from tests.fallback.graphs import custom, depth_to_space_by_0, relu_of_other_shape, svdf, transpose_conv
 from tests.networks import compiled_by_vela, fully_connected, shared_network
 
 Array = npt.NDArray[Any]
 CORPUS = Path(__file__).parents[1] / "corpus" / "networks"
+MICRO = importlib.util.find_spec("tflite_micro") is not None
+needs_micro = pytest.mark.skipif(not MICRO, reason="tflite-micro has wheels for x86-64 only")
 WHOLE = ["hello_world_int8", "kws_dscnn_int8", "ic_resnet8_int8", "coral_tf2_mobilenet_v2_1.0_224_ptq"]
 
 
@@ -156,11 +163,93 @@ def test_optimised_kernels_where_the_reference_has_none_are_named() -> None:
     conv, depth_to_space = network.operators[:2]
     kernels = Kernels(network)
     between = kernels.run(conv, {network.inputs[0]: noise(network)})
-    assert not kernels.optimised
+    assert not kernels.stand_ins
     (moved,) = kernels.run(depth_to_space, between).values()
-    assert kernels.optimised == (depth_to_space.name,) == ("DEPTH_TO_SPACE",)
+    assert kernels.stand_ins == ((depth_to_space.name, LITERT_OPTIMISED),)
+    assert depth_to_space.name == "DEPTH_TO_SPACE"
     (stored,) = between.values()
     n, height, width, channels = stored.shape
     block = moved.shape[1] // height
     blocks = stored.reshape(n, height, width, block, block, channels // block**2)
     np.testing.assert_array_equal(moved, blocks.transpose(0, 1, 3, 2, 4, 5).reshape(moved.shape))
+
+
+@pytest.mark.parametrize("shape_is_input", [False, True])
+def test_transpose_conv_takes_its_shape_from_its_output(shape_is_input: bool) -> None:
+    """As Vela and tflite-micro do, also where output_shape is an input of the network, whatever it says."""
+    content = transpose_conv(shape_is_input=shape_is_input)
+    network = read_network(content)
+    (operator,) = network.operators
+    x = network.inputs[-1]
+    array = np.random.default_rng(1).integers(-32768, 32768, network.tensors[x].shape).astype(np.int16)
+    nonsense = [np.full(4, 2**31 - 1, np.int32)] * shape_is_input
+    (made,) = Kernels(network).run(operator, {x: array}).values()
+    (expected,) = reference_outputs(content, [*nonsense, array]).outputs
+    np.testing.assert_array_equal(made, expected, strict=True)
+    assert len(np.unique(made)) > 50
+
+
+@needs_micro
+@pytest.mark.parametrize("state", [np.int8, np.int16])
+def test_svdf_runs_on_tflite_micro_with_its_state(state: type[np.signedinteger[Any]]) -> None:
+    from tflite_micro.python.tflite_micro import runtime
+
+    network = read_network(svdf(state))
+    (operator,), (variable,) = network.operators, network.variables
+    whole = runtime.Interpreter.from_bytes(network.content, arena_size=1 << 20)
+    start = variable.quantization.zero_points[0] if variable.quantization else 0
+    arrays = {variable.index: np.full(variable.shape, start, state)}
+    kernels = Kernels(network)
+    made = []
+    for step in range(8):
+        arrays |= kernels.run(operator, arrays | {network.inputs[0]: noise(network, step)})
+        whole.set_input(noise(network, step), 0)
+        whole.invoke()
+        np.testing.assert_array_equal(arrays[network.outputs[0]], whole.get_output(0), strict=True)
+        made.append(arrays[network.outputs[0]].tobytes())
+    assert len(set(made)) == 8
+    assert kernels.stand_ins == (("SVDF", TFLITE_MICRO),)
+
+
+def test_svdf_with_int8_state_is_kept_from_litert(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels_module, "installed", lambda oracle: oracle != TFLITE_MICRO)
+    network = read_network(svdf(np.int8))
+    arrays = {index: np.zeros(network.tensors[index].shape, np.int8) for index in (0, 4)}
+    with pytest.raises(ModelError, match=r"\(SVDF\) corrupts memory .*: install tflite-micro"):
+        Kernels(network).run(network.operators[0], arrays)
+
+
+@pytest.mark.parametrize(
+    ("micro", "rest"), [(True, "nor has tflite-micro"), (False, "and .* is not installed")]
+)
+def test_an_unknown_operator_is_one_sentence(monkeypatch: pytest.MonkeyPatch, micro: bool, rest: str) -> None:
+    monkeypatch.setattr(
+        kernels_module, "installed", lambda oracle: oracle != TFLITE_MICRO or (micro and MICRO)
+    )
+    network = read_network(custom("PosenetDecoderOp"))
+    if micro and not MICRO:
+        pytest.skip("tflite-micro has wheels for x86-64 only")
+    with pytest.raises(
+        ModelError, match=rf"^LiteRT has no kernel for CPU operator 0 \(PosenetDecoderOp\), {rest}: "
+    ):
+        Kernels(network).run(network.operators[0], {0: np.zeros((1, 8), np.int8)})
+
+
+def test_a_refused_operator_is_one_sentence_with_litert_s_reason() -> None:
+    network = read_network(depth_to_space_by_0())
+    reason = r"CPU operator 0 \(DEPTH_TO_SPACE\) \(.*block_size > 0 was not true\): replace [^.]*$"
+    with pytest.raises(ModelError, match=f"^{LITERT_REF} refuses {reason}"):
+        Kernels(network).run(network.operators[0], {0: np.zeros((1, 2, 2, 4), np.int8)})
+
+
+def test_axes_of_1_may_differ_and_no_others() -> None:
+    """Vela leaves CASTs of [17] to [1, 17] on the CPU."""
+    network = read_network(relu_of_other_shape((3, 1), (1, 3)))
+    (made,) = Kernels(network).run(network.operators[0], {0: np.array([[-1], [2], [3]], np.int8)}).values()
+    assert made.tolist() == [[0, 2, 3]]
+    for shape in ((4,), (6,), (3, 2)):
+        network = read_network(relu_of_other_shape((2, 3), shape))
+        with pytest.raises(
+            ModelError, match=r"failed in CPU operator 0 \(RELU\) \(its result is int8 \[2, 3\]"
+        ):
+            Kernels(network).run(network.operators[0], {0: np.zeros((2, 3), np.int8)})

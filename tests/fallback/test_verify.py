@@ -40,7 +40,7 @@ def test_equals_the_stored_outputs(name: str) -> None:
 
 
 def test_litert_stands_in_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "_installed", lambda oracle: oracle == LITERT_REF)
+    monkeypatch.setattr(verify, "installed", lambda oracle: oracle == LITERT_REF)
     path = shared_network("coral_tf2_mobilenet_v2_1.0_224_ptq")
     stored = np.load(path.with_suffix(".npz"))
     reference = reference_outputs(path.read_bytes(), [stored["input0_0"]])
@@ -58,7 +58,7 @@ def test_when_none_runs_the_network_each_says_why() -> None:
 
 
 def test_an_abort_is_survived_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "_installed", lambda oracle: oracle == LITERT_REF)
+    monkeypatch.setattr(verify, "installed", lambda oracle: oracle == LITERT_REF)
     abort = "import os; os.abort()"
     monkeypatch.setattr(verify, "_command", lambda *_: [sys.executable, "-c", abort])
     with pytest.raises(ModelError, match="LiteRT BUILTIN_REF died of signal 6"):

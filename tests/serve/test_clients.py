@@ -67,7 +67,7 @@ def test_our_own_client_on_real_system_calls(tmp_path: Path, options: tuple[str,
         "with npubox.open('/dev/accel/accel0') as device, device.load(sys.argv[1]) as network:\n"
         "    assert not device.virtual and device.accelerator == 'ethos-u65-256'\n"
         "    out = network(np.load(sys.argv[2])['inputs'][:1])\n"
-        "    open('out', 'wb').write(np.asarray(out[0] if isinstance(out, (tuple, list)) else out).tobytes())\n"
+        "    np.asarray(out[0] if isinstance(out, (tuple, list)) else out).tofile('out')\n"
     )
     files = DIGITS / "digits.tflite", DIGITS / "test.npz"
     run(sys.executable, "-c", code, *files, options=options, cwd=tmp_path)

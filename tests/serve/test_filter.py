@@ -18,7 +18,8 @@ def verdict(program: bytes, arch: int, number: int, *args: int) -> int:
     """What the kernel would do with a call."""
     data = struct.pack("<iIQ6Q", number, arch, 0, *args, *(0,) * (6 - len(args)))
     code = list(struct.iter_unpack("<HBBI", program))
-    at = accumulator = 0
+    at = 0
+    accumulator = 0
     while True:
         operation, if_true, if_false, k = code[at]
         at += 1
@@ -32,7 +33,7 @@ def verdict(program: bytes, arch: int, number: int, *args: int) -> int:
             case 0x25:
                 at += if_true if accumulator > k else if_false
             case 0x06:
-                return k
+                return int(k)
             case _:
                 raise AssertionError(f"no such instruction: {operation:#x}")
 

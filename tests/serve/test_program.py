@@ -93,8 +93,9 @@ def test_signals_reach_the_program(number: signal.Signals) -> None:
 def test_a_terminal_is_the_programs(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, time\n"
-        "print(os.isatty(0), os.ttyname(0) == sys.argv[1], os.getpgrp() == os.tcgetpgrp(0), flush=True)\n"
-        "try: time.sleep(30)\n"
+        "try:\n"
+        "    print(os.isatty(0), os.ttyname(0) == sys.argv[1], os.getpgrp() == os.tcgetpgrp(0), flush=True)\n"
+        "    time.sleep(30)\n"
         "except KeyboardInterrupt: print('interrupted', flush=True); time.sleep(0.5); sys.exit(3)\n"
     )
     pid, terminal = pty.fork()

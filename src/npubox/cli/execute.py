@@ -17,8 +17,11 @@ from npubox.cli.report import RunReport, Verified, count_operators
 from npubox.client import CompileOptions, Network
 from npubox.client.progress import working
 from npubox.errors import InputError, ModelError
+from npubox.fallback.oracles import LITERT_OPTIMISED, TFLITE_MICRO
 from npubox.fallback.verify import reference_outputs
 from npubox.formats.model import read_model
+
+STAND_INS = {LITERT_OPTIMISED: "LiteRT's optimised kernels", TFLITE_MICRO: "tflite-micro's kernels"}
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ def execute(request: Request) -> None:
                 for _ in range(request.repeat - 1):
                     _run(network, arrays, report)
             report.notes += [
-                f"{name} ran on LiteRT's optimised kernels: its reference kernels have none of this version"
-                for name in dict.fromkeys(network.optimised_kernels)
+                f"{name} ran on {STAND_INS[kernels]}: LiteRT's reference kernels lack it or get it wrong"
+                for name, kernels in dict.fromkeys(network.stand_in_kernels)
             ]
             if request.verify:
                 with working("running the reference kernels"):

@@ -44,9 +44,10 @@ class Network(Closable):
         super().__init__(program.uses)
 
     @property
-    def optimised_kernels(self) -> tuple[str, ...]:
-        """CPU operators that ran on LiteRT's optimised kernels, as its reference ones lack them."""
-        return self._program.optimised_kernels
+    def stand_in_kernels(self) -> tuple[tuple[str, str], ...]:
+        """CPU operators that ran on others than LiteRT's reference kernels, as those lack them or corrupt
+        memory: the operator's name, and whose kernel it was."""
+        return self._program.stand_in_kernels
 
     def __call__(self, *inputs: npt.ArrayLike) -> Outputs:
         """Run once and wait: one array an input; gives one array, or a tuple where there are several outputs.

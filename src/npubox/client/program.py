@@ -100,9 +100,9 @@ class Program:
         return next(made, None)
 
     @property
-    def optimised_kernels(self) -> tuple[str, ...]:
-        """CPU operators that ran on LiteRT's optimised kernels, as its reference ones lack them."""
-        return self._kernels.optimised
+    def stand_in_kernels(self) -> tuple[tuple[str, str], ...]:
+        """CPU operators that ran on others than LiteRT's reference kernels, and on whose."""
+        return self._kernels.stand_ins
 
     def take_memory(self) -> Memory:
         """An arena for one inference: one that an earlier inference gave back, or a new one."""
@@ -206,6 +206,7 @@ class Program:
         return handle
 
     def _free(self) -> None:
+        self._kernels.close()
         with self._lock:
             pool, self._pool = self._pool, []
         for memory in pool:

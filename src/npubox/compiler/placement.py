@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from npubox.errors import ModelError
-from npubox.formats.network import CommandStream, Network
+from npubox.formats.network import CommandStream, Network, Operator
 from npubox.formats.payload import CONFIGURATIONS, config_name
 
 PRODUCT = 0xF << 28
@@ -31,22 +31,39 @@ class Placement:
 def operators_placed(source: Network, compiled: Network) -> Placement:
     """Where each operator of `source` runs in `compiled`.
 
-    Vela keeps the name of every tensor that an operator left to the CPU writes; what no such operator
-    writes has gone into an `ethos-u` operator.
+    Vela keeps the name of most tensors that an operator left to the CPU writes. One that has lost it is
+    taken for the first operator of its kind in `source` that nothing else stands for; one that is of no
+    kind in `source` counts as a CPU operator of its own. The rest has gone into `ethos-u` operators.
     """
     if not compiled.compiled:
         return Placement(npu=(), cpu=tuple(op.name for op in source.operators))
-    left = {
-        compiled.tensors[index].name
-        for operator in compiled.operators
-        if operator.npu is None
-        for index in operator.outputs
-    }
-    on_cpu = [any(source.tensors[index].name in left for index in op.outputs) for op in source.operators]
+    writers = {source.tensors[index].name: op.index for op in source.operators for index in op.outputs}
+    writers.pop("", None)
+    left = [op for op in compiled.operators if op.npu is None]
+    on_cpu: set[int] = set()
+    nameless: list[str] = []
+    for operator in left:
+        named = {writers[name] for name in _names(compiled, operator) if name in writers}
+        on_cpu |= named
+        if not named:
+            nameless.append(operator.name)
+    added: list[str] = []
+    for kind in nameless:
+        found = next(
+            (op.index for op in source.operators if op.name == kind and op.index not in on_cpu), None
+        )
+        if found is None:
+            added.append(kind)
+        else:
+            on_cpu.add(found)
     return Placement(
-        npu=tuple(op.name for op, cpu in zip(source.operators, on_cpu, strict=True) if not cpu),
-        cpu=tuple(op.name for op, cpu in zip(source.operators, on_cpu, strict=True) if cpu),
+        npu=tuple(op.name for op in source.operators if op.index not in on_cpu),
+        cpu=(*(op.name for op in source.operators if op.index in on_cpu), *added),
     )
+
+
+def _names(network: Network, operator: Operator) -> list[str]:
+    return [network.tensors[index].name for index in operator.outputs]
 
 
 def check_made_for(

@@ -8,6 +8,7 @@ ethosu-npu.md §12. What is not listed was never seen to differ.
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 from npubox.formats.network import Network, Operator
@@ -60,6 +61,11 @@ class Choice:
 
     oracle: str
     inexact: tuple[str, ...]
+
+
+def installed(oracle: str) -> bool:
+    """LiteRT is a dependency; tflite-micro has wheels for x86-64 only."""
+    return oracle != TFLITE_MICRO or importlib.util.find_spec("tflite_micro") is not None
 
 
 def choices(network: Network) -> list[Choice]:

@@ -7,9 +7,7 @@ take it. They abort the process on some valid files, so they run in one of their
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from npubox.errors import ModelError
-from npubox.fallback.oracles import LITERT_OPTIMISED, LITERT_REF, TFLITE_MICRO, choices
+from npubox.fallback.oracles import LITERT_OPTIMISED, LITERT_REF, TFLITE_MICRO, choices, installed
+from npubox.fallback.process import environment
 from npubox.formats.tflite import read_network
 
 Array = npt.NDArray[Any]
@@ -73,21 +72,16 @@ def reference_outputs(content: bytes, inputs: Sequence[Array]) -> Reference:
     raise ModelError(f"no reference kernels run this network: {told}")
 
 
-def _installed(oracle: str) -> bool:
-    return oracle != TFLITE_MICRO or importlib.util.find_spec("tflite_micro") is not None
-
-
 def _run(oracle: str, directory: str) -> str | None:
     """None when the oracle left its outputs in the directory, else why it did not."""
-    if not _installed(oracle):
+    if not installed(oracle):
         return "is not installed"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     run = subprocess.run(
         _command(oracle, directory),
         capture_output=True,
         text=True,
         errors="replace",
-        env=environment,
+        env=environment(),
         check=False,
     )
     if run.returncode == 0:

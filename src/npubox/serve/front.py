@@ -43,6 +43,7 @@ class Front:
         self._supervisor = supervisor
         self._program: int | None = None
         self._early: list[int] = []
+        self._reaped: dict[int, int] = {}
 
     def run(self) -> int:
         """Wait for the program; its exit code. Does not return where a signal killed it."""
@@ -79,6 +80,7 @@ class Front:
 
     def _signalled(self, number: int, _error: int, code: int, sender: int, _uid: int) -> None:
         if number == signal.SIGCHLD:
+            self._reap(os.WNOHANG)
             return
         from_outside = code != SI_KERNEL and sender not in (self._program, self._supervisor)
         if number == signal.SIGCONT or from_outside:
@@ -96,10 +98,20 @@ class Front:
         print("npubox: the supervisor died: calls on device nodes fail with ENOSYS", file=sys.stderr)
         if self._program is None:
             return 1
-        while True:
-            pid, status = os.waitpid(-1, 0)
-            if pid == self._program:
-                return end_as(status)
+        while self._program not in self._reaped:
+            self._reap(0)
+        return end_as(self._reaped[self._program])
+
+    def _reap(self, options: int) -> None:
+        """Orphans of the program come to us, so that it can be waited for should the supervisor die."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, options)
+                if not pid:
+                    return
+                self._reaped[pid] = status
+                if pid == self._program:
+                    return
 
 
 def end_as(status: int) -> int:

@@ -7,6 +7,7 @@ import errno
 import functools
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -72,8 +73,11 @@ class PresetMachine:
 
     def _power_up(self, done: Callable[[], None]) -> None:
         try:
+            from npubox.machines import kernels_ready
             from npubox.machines.split import SplitMachine
 
+            if sys.stderr.isatty() and not kernels_ready():
+                print("npubox: compiling the NPU's kernels, once; this takes a minute", file=sys.stderr)
             machine = SplitMachine(self._preset)
             machine.device.queue_observer = functools.partial(self._job_event, machine)
             self._machine = machine
