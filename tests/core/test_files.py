@@ -278,6 +278,19 @@ def test_unplug(device: DrmDevice) -> None:
     node.close()
 
 
+def test_nobody_opens_a_device_that_is_being_unplugged(device: DrmDevice) -> None:
+    during: list[object] = []
+
+    def join() -> None:  # the driver has let go, the node is still there
+        with fails(errno.ENODEV):
+            open_node(device)
+        during.append(device.registered)
+
+    driver_of(device).join = join  # type: ignore[method-assign]
+    device.unplug()
+    assert during == [True]
+
+
 def test_minors_run_out() -> None:
     minors = Minors()
     for _ in range(ACCEL_MAX_MINORS):

@@ -61,6 +61,8 @@ class ForwardedMachine:
             data, stores, _, _ = socket.recv_fds(self._channel, rpc.LARGEST, 8)
         except OSError as error:
             raise DeviceError(f"the machine at {path} does not answer: {error.strerror}") from error
+        for fd in stores:
+            os.set_inheritable(fd, False)
         head = len(pack(Kind.HELLO))
         about = json.loads(data[head:])
         self.nodes: Sequence[NodeInfo] = tuple(_node(fields) for fields in about["nodes"])

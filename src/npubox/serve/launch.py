@@ -77,6 +77,8 @@ def start(command: Sequence[str], tree: Path, nodes: Sequence[NodeInfo], arch: A
     if not fds:
         os.waitpid(pid, 0)
         raise DeviceError(message.decode() or "the launch died before its program started")
+    # Were the device's process to inherit the listener, callers would go on waiting when we are dead.
+    os.set_inheritable(fds[0], False)
     return Program(pid, fds[0], Tier(message.decode()), ours)
 
 

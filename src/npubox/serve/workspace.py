@@ -32,7 +32,11 @@ _NOTHING = bytes(4)
 def _claim(directory: str) -> int:
     """Hold the directory's lock, by which everybody sees that its launch lives."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

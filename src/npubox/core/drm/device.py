@@ -126,7 +126,7 @@ class DrmDevice:
         if flags & os.O_EXCL:
             raise OSError(errno.EBUSY, f"{self.name} cannot be opened with O_EXCL")
         with self.lock:
-            if not self.registered:
+            if self.unplugged or not self.registered:
                 raise OSError(errno.ENODEV, f"{self.name} is gone")
             file = DrmFile(self, caller)
             self.driver.open(file)
