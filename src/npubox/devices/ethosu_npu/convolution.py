@@ -98,7 +98,6 @@ class ConvolutionStep:
             and ofm.element_size == 1
             and 0 <= zero <= 255
             and output.clamp is not None
-            and output.rounding is not Rounding.TRUNCATE
             and (output.function is Activation.NONE or _byte_table(output))
             and int(parameters.scale.max(initial=0)) < 1 << 31
             and int(magnitude.max(initial=0)) < 1 << 31

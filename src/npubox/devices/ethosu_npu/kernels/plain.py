@@ -193,8 +193,6 @@ def elementwise(
                     add = half
                     if rounding == 0 and shift > 31:
                         add += 1 << 30 if product >= 0 else -(1 << 30)
-                    elif rounding == 1:
-                        add = (i64(1) << shift) - 1 if product < 0 else i64(0)
                     v = (product >> 1) + (add >> 1) + (product & add & 1)
                     v = v >> (shift - 1) if shift > 0 else product
                 elif mode == MIN:

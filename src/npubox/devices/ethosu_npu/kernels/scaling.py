@@ -18,7 +18,7 @@ from npubox.devices.jit import helper, i64, kernel
 Int64Array = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
 
-DOUBLE, TRUNCATE, NATURAL = 0, 1, 2
+DOUBLE = 0  # the other mode that decoding lets through, natural, adds half alone
 
 
 class Post(IntEnum):
@@ -76,14 +76,12 @@ def scaled(v: int, s: int, k: int, rounding: int, d: int) -> int:
     if rounding == DOUBLE:
         extra = i64(1) << (30 - d) if k > 31 - d else i64(0)
         add = half + extra if v >= 0 else half - extra
-    elif rounding == TRUNCATE:
-        add = (i64(1) << k) - 1 if v < 0 else i64(0)
     else:
         add = half
     if -NARROW <= v <= NARROW:
         return (v * s + add) >> k
     if s < 0:
-        return -_wide_scaled(v, -s, k, 0)
+        return _wide_scaled(-v, -s, k, add)
     return _wide_scaled(v, s, k, add)
 
 
