@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pty
 import subprocess
@@ -74,3 +75,19 @@ def test_said_to_a_terminal() -> None:
 
 def test_quiet_in_a_pipe() -> None:
     assert start(FIRST_TIME) == ("", "")
+
+
+def test_compiled_code_takes_nothing_from_files_outside_the_key() -> None:
+    """Else a change there would leave stale kernels in the cache."""
+    compiled = {source.resolve() for source in kernel_cache.compiled_sources()}
+    assert SOURCES / "npubox/devices/ethosu_npu/kernels/program.py" in compiled
+    assert SOURCES / "npubox/devices/simd.py" in compiled
+    for source in compiled - {Path(kernel_cache.__file__).resolve()}:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("npubox"):
+                continue
+            path = SOURCES / node.module.replace(".", "/")  # type: ignore[union-attr]
+            for name in node.names:
+                module = path / f"{name.name}.py" if path.is_dir() else path.with_suffix(".py")
+                raised = module.name == "faults.py"  # an exception class, raised outside compiled code
+                assert module in compiled or raised, f"{source.name} takes {name.name} from {module.name}"

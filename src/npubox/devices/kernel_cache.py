@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the compiled kernels are kept, and whether all of them are there: told without loading Numba.
 
-The directory's name is a key made of all device sources: Numba itself notices a change only in the file
-of a kernel, not in the helpers that it calls.
+The directory's name is a key made of every device source that holds compiled code: Numba itself notices a
+change only in the file of a kernel, not in the helpers that it calls. Such a file names Numba, llvmlite or
+`npubox.devices.jit`; what is compiled takes constants and helpers from such files alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+_COMPILED = (b"numba", b"llvmlite", b"npubox.devices.jit")
 _CPU = ("model name", "flags", "Features", "CPU part")  # lines of /proc/cpuinfo that code depends on
 
 
@@ -23,12 +25,18 @@ def directory() -> Path:
     """Where the compiled kernels of exactly these sources are kept."""
     options = [os.environ.get(name) or "0" for name in ("NUMBA_BOUNDSCHECK", "NPUBOX_PORTABLE")]
     digest = hashlib.sha256(repr((metadata.version("numba"), *options)).encode())
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
+    for source in compiled_sources():
         digest.update(source.read_bytes())
     root = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not root.is_absolute():  # as the XDG specification has it
         root = Path.home() / ".cache"
     return root / "npubox" / "kernels" / digest.hexdigest()[:16]
+
+
+def compiled_sources() -> list[Path]:
+    """The files below `devices` that hold compiled code."""
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    return [source for source in sources if any(mark in source.read_bytes() for mark in _COMPILED)]
 
 
 def complete() -> bool:
