@@ -41,6 +41,12 @@ class FakeDma:
             raise OSError(errno.ENOENT, "not mapped")
         del self.mapped[address]
 
+    def sync_for_device(self, address: int, size: int) -> None:
+        raise AssertionError("this driver's buffers are coherent")
+
+    def sync_for_cpu(self, address: int, size: int) -> None:
+        raise AssertionError("this driver's buffers are coherent")
+
 
 class FakePort:
     """`instant` ends every job at once, on a thread; otherwise the test calls `complete` or `fault`."""

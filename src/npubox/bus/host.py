@@ -69,6 +69,13 @@ class DeviceHost:
                 dma.map(a, message.fd, b, c, Prot(d))
             case Kind.UNMAP:
                 dma.unmap(a, b)
+            case Kind.SYNC_DEVICE:
+                dma.sync_for_device(a, b)
+            case Kind.SYNC_CPU:
+                try:
+                    dma.sync_for_cpu(b, c)
+                finally:
+                    self._send(wire.pack(Kind.REPLY, a, 0))
             case Kind.ARM:
                 self._timers[a] = self.clock.call_at(b, lambda: self._fire(a))
             case Kind.CANCEL:

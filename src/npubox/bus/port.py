@@ -10,8 +10,8 @@ and registers may be slow.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import Protocol
 
@@ -21,6 +21,9 @@ class Prot(IntFlag):
 
     READ = 1
     WRITE = 2
+    CACHED = 4
+    """The host reaches the pages through its caches: on an incoherent machine each side sees what the other
+    wrote only after `DmaSpace.sync_for_device` or `sync_for_cpu`."""
 
 
 class Timer(Protocol):
@@ -57,6 +60,14 @@ class DmaSpace(Protocol):
     def unmap(self, address: int, size: int) -> None:
         """Take a mapping back, exactly as it was made; OSError ENOENT if there is none."""
 
+    def sync_for_device(self, address: int, size: int) -> None:
+        """Clean the host's caches: the device sees what was written to a CACHED mapping. OSError ENOENT
+        where [address, address + size) is not within one mapping."""
+
+    def sync_for_cpu(self, address: int, size: int) -> None:
+        """Invalidate the host's caches: the host sees what the device wrote to a CACHED mapping, once this
+        returns. OSError ENOENT as `sync_for_device`."""
+
 
 class Port(Protocol):
     """One device as its driver sees it."""
@@ -88,12 +99,33 @@ class MemoryPool:
 
 
 @dataclass(frozen=True)
+class DmaRange:
+    """One entry of a device tree's `dma-ranges`: `size` bytes that the CPU has at `cpu` and the device at
+    `device`."""
+
+    device: int
+    cpu: int
+    size: int
+
+
+def device_address(ranges: Sequence[DmaRange], address: int, size: int) -> int:
+    """Where the device sees what the CPU has at `address`: by the first range that holds all `size` bytes and
+    does not end with them, the address itself without one. Arm's driver applies it itself, and strictly so
+    (ethosu-linux.md §2.7)."""
+    for entry in ranges:
+        if entry.cpu <= address and address + size < entry.cpu + entry.size:
+            return address - entry.cpu + entry.device
+    return address
+
+
+@dataclass(frozen=True)
 class PlatformDevice:
     """What a platform bus hands to a driver's probe: the port and the resources around it.
 
-    `dma_start` and `dma_end` bound the device addresses a driver may give to buffers (RAM as the
-    device sees it, `dma_end` exclusive). `name` is the kernel's device name, e.g. `4a900000.npu`;
-    `compatible` the device-tree strings, most specific first.
+    `dma_start` and `dma_end` bound the addresses a driver may give to buffers (`dma_end` exclusive): RAM as
+    the device sees it, or as the CPU does where there are `dma_ranges` to translate by. `name` is the
+    kernel's device name, e.g. `4a900000.npu`; `compatible` the device-tree strings, most specific first;
+    `memory` the memory that the device tree's `reg` lists by name, at the CPU's addresses.
     """
 
     name: str
@@ -102,3 +134,5 @@ class PlatformDevice:
     dma_end: int
     compatible: tuple[str, ...] = ()
     sram: MemoryPool | None = None
+    memory: Mapping[str, MemoryPool] = field(default_factory=dict)
+    dma_ranges: tuple[DmaRange, ...] = ()

@@ -33,3 +33,9 @@ class MappedRanges:
         if at < 0 or self._starts[at] != address or self._sizes[at] != size:
             raise OSError(errno.ENOENT, f"no DMA mapping {address:#x}+{size:#x}")
         del self._starts[at], self._sizes[at]
+
+    def check(self, address: int, size: int) -> None:
+        """OSError ENOENT unless one range holds [address, address + size)."""
+        at = bisect_right(self._starts, address) - 1
+        if size < 0 or at < 0 or address + size > self._starts[at] + self._sizes[at]:
+            raise OSError(errno.ENOENT, f"no DMA mapping holds {address:#x}+{size:#x}")

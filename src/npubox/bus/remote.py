@@ -71,7 +71,7 @@ class RemoteLink:
             self._backlog.append((packet, None if fd is None else os.dup(fd)))
             self._room.notify()
 
-    def ask(self, kind: Kind, number: int) -> int:
+    def ask(self, kind: Kind, *numbers: int) -> int:
         """Send a message that is answered, and wait. OSError ENODEV if the device is gone."""
         ticket = next(self._tickets)
         reply: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -80,7 +80,7 @@ class RemoteLink:
                 self._replies[ticket] = reply
             else:
                 reply.put(None)
-        self.post(wire.pack(kind, ticket, number))
+        self.post(wire.pack(kind, ticket, *numbers))
         value = reply.get()
         if value is None:
             raise OSError(errno.ENODEV, "the device's process has died")
@@ -203,6 +203,16 @@ class RemoteDma:
         with self._guard:
             self._ranges.remove(address, size)
             self._link.post(wire.pack(Kind.UNMAP, address, size))
+
+    def sync_for_device(self, address: int, size: int) -> None:
+        with self._guard:
+            self._ranges.check(address, size)
+            self._link.post(wire.pack(Kind.SYNC_DEVICE, address, size))
+
+    def sync_for_cpu(self, address: int, size: int) -> None:
+        with self._guard:
+            self._ranges.check(address, size)
+        self._link.ask(Kind.SYNC_CPU, address, size)
 
 
 class RemotePort:

@@ -74,6 +74,14 @@ class AddressSpace:
                 raise OSError(errno.ENOENT, f"no DMA mapping {address:#x}+{size:#x}")
             del self._starts[at], self._mappings[at]
 
+    def sync_for_device(self, address: int, size: int) -> None:
+        """See `DmaSpace.sync_for_device`. This space is coherent: nothing to do."""
+        self._check_mapped(address, size)
+
+    def sync_for_cpu(self, address: int, size: int) -> None:
+        """See `DmaSpace.sync_for_cpu`."""
+        self._check_mapped(address, size)
+
     def find(self, address: int, size: int, write: bool = False) -> DmaMapping:
         """The mapping that holds all of [address, address + size). Raises DmaFault."""
         with self._lock:
@@ -87,6 +95,12 @@ class AddressSpace:
         if not mapping.prot & needed:
             raise DmaFault(address, size, write, f"mapped without {needed.name} permission")
         return mapping
+
+    def _check_mapped(self, address: int, size: int) -> None:
+        with self._lock:
+            at = bisect_right(self._starts, address) - 1
+            if size < 0 or at < 0 or address + size > self._mappings[at].end:
+                raise OSError(errno.ENOENT, f"no DMA mapping holds {address:#x}+{size:#x}")
 
 
 @dataclass(order=True)

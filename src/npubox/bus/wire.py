@@ -47,6 +47,10 @@ class Kind(IntEnum):
     """Device: timer."""
     REPORT = 12
     """Device: bytes from the machine's control channel."""
+    SYNC_DEVICE = 13
+    """Driver: address, size."""
+    SYNC_CPU = 14
+    """Driver: ticket, address, size."""
 
 
 class Message(NamedTuple):
