@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The register window of an Ethos-U subsystem as the host sees it: mailbox and reset line.
 
-The mailbox has the layout of the low-priority channel of Arm's MHU v1, the simpler of the two controllers that
-Arm's stack names: each direction has a status word that one end sets bits of and the other clears. While the
-status is not zero the receiver's interrupt is raised. Bits carry no data here: bit 0 is the doorbell.
+The mailbox has the layout of the low-priority channel of Arm's MHU v1, the simpler of the two controllers
+that Arm's stack names: each direction has a status word that one end sets bits of and the other clears.
+While it is not zero the receiver's interrupt is raised. Bits carry no data here: bit 0 is the doorbell.
 The reset line stands for the reset controller of the device tree's `resets`: one register, ours.
 Source: the project's facts (ethosu-linux.md §2.7).
 """
