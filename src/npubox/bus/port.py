@@ -89,6 +89,78 @@ class Port(Protocol):
 
 
 @dataclass(frozen=True)
+class PciIdentity:
+    """What configuration space says that a function is. `address` is its place, e.g. `0000:00:1c.0`."""
+
+    address: str
+    vendor: int
+    device: int
+    revision: int
+    class_code: int
+
+
+@dataclass(frozen=True)
+class BarArea:
+    """`size` bytes of a BAR from `start` on that are memory: the same bytes of file `fd` from `offset` on.
+
+    The device keeps the descriptor; who maps it may do so at any time before the device is closed.
+    """
+
+    start: int
+    size: int
+    fd: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class BarInfo:
+    """One base address register: its window's size in bytes, and what of it can be mapped."""
+
+    size: int
+    areas: tuple[BarArea, ...] = ()
+    prefetchable: bool = False
+
+
+class PciDevice(Protocol):
+    """One PCI function as its driver sees it: what vfio-user and VFIO offer.
+
+    `dma` takes bus addresses: what the function puts on the bus, without any window bits of its own.
+    """
+
+    @property
+    def identity(self) -> PciIdentity: ...
+
+    @property
+    def bars(self) -> Mapping[int, BarInfo]:
+        """The BARs that the function has, by number."""
+
+    @property
+    def vectors(self) -> int:
+        """How many MSI-X vectors it has; 0 for a function that never interrupts."""
+
+    @property
+    def dma(self) -> DmaSpace: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    def read32(self, bar: int, offset: int) -> int:
+        """Read the 32-bit word at byte `offset` of a BAR.
+
+        OSError EINVAL outside it, ENODEV if the device is gone.
+        """
+
+    def write32(self, bar: int, offset: int, value: int) -> None:
+        """Write it; errors as for `read32`. Never blocks on the work that it starts."""
+
+    def on_interrupt(self, vector: int, handler: Callable[[], None] | None) -> None:
+        """Call `handler` for each interrupt of `vector`, on a thread of the port's; None takes it away."""
+
+    def reset(self) -> None:
+        """Reset the function; DMA mappings and interrupt handlers stay."""
+
+
+@dataclass(frozen=True)
 class MemoryPool:
     """On-chip memory at device `address`; the same bytes are `size` bytes of file `fd` from `offset`."""
 

@@ -9,11 +9,11 @@ import itertools
 import mmap
 import threading
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from npubox.bus.port import Prot
+from npubox.bus.port import BarInfo, PciIdentity, Prot
 
 PAGE = mmap.PAGESIZE
 
@@ -263,3 +263,58 @@ class VirtualPort:
 
     def on_interrupt(self, index: int, handler: Callable[[], None] | None) -> None:
         self._line.connect(index, handler)
+
+
+class PciRegisterDevice(Protocol):
+    """What a virtual PCI device offers its port."""
+
+    identity: PciIdentity
+    bars: Mapping[int, BarInfo]
+    vectors: int
+
+    def read32(self, bar: int, offset: int) -> int: ...
+
+    def write32(self, bar: int, offset: int, value: int) -> None: ...
+
+    def reset(self) -> None: ...
+
+
+class VirtualPciPort:
+    """A `PciDevice` that lives in this process."""
+
+    def __init__(
+        self,
+        device: PciRegisterDevice,
+        dma: AddressSpace,
+        clock: VirtualClock,
+        line: InterruptLine | None = None,
+    ) -> None:
+        """A device with no vectors needs no `line`."""
+        self._device = device
+        self._line = line or InterruptLine()
+        self.identity = device.identity
+        self.bars = device.bars
+        self.vectors = device.vectors
+        self.dma = dma
+        self.clock = clock
+
+    def read32(self, bar: int, offset: int) -> int:
+        self._check(bar, offset)
+        return self._device.read32(bar, offset)
+
+    def write32(self, bar: int, offset: int, value: int) -> None:
+        self._check(bar, offset)
+        self._device.write32(bar, offset, value & 0xFFFFFFFF)
+
+    def on_interrupt(self, vector: int, handler: Callable[[], None] | None) -> None:
+        if not 0 <= vector < self.vectors:
+            raise OSError(errno.EINVAL, f"the device has no interrupt vector {vector}")
+        self._line.connect(vector, handler)
+
+    def reset(self) -> None:
+        self._device.reset()
+
+    def _check(self, bar: int, offset: int) -> None:
+        info = self.bars.get(bar)
+        if info is None or offset % 4 or not 0 <= offset <= info.size - 4:
+            raise OSError(errno.EINVAL, f"the device has no 32-bit word at BAR {bar} offset {offset:#x}")
