@@ -8,7 +8,8 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -368,14 +369,46 @@ def test_unplug_ends_running_and_waiting_jobs(device: DrmDevice, port: FakePort)
         errors.append(error) if event == "finished" else None
     )
     submit(node, *[job(move, r0=bo_create(node, 64), r1=target) for _ in range(3)])
-    waited = threading.Thread(target=bo_wait, args=(node, target, FOREVER))
-    waited.start()
-    time.sleep(0.05)
-    device.unplug()
-    waited.join(10)
-    assert not waited.is_alive()
+    with waiting(node, target, errno.ENODEV):
+        device.unplug()
     assert errors == [errno.ENODEV] * 3
     node.close()
+
+
+def test_a_device_that_dies_in_recovery_fails_those_who_wait(
+    node: Node, port: FakePort, move: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = bo_create(node, 8192)
+    submit(node, job(move, r0=bo_create(node, 8192), r1=target))
+
+    def dead(duration: int) -> None:
+        raise OSError(errno.ENODEV, "the device's process has died")
+
+    monkeypatch.setattr(port.clock, "sleep", dead)
+    with waiting(node, target, errno.ENODEV):
+        port.fault()
+    with fails(errno.ENODEV):
+        bo_wait(node, target)
+
+
+@contextmanager
+def waiting(node: Node, handle: int, error: int) -> Iterator[None]:
+    """Somebody waits for the buffer meanwhile; its wait ends with `error`."""
+    found: list[int] = []
+
+    def wait() -> None:
+        try:
+            bo_wait(node, handle, FOREVER)
+            found.append(0)
+        except OSError as failure:
+            found.append(failure.errno or 0)
+
+    waited = threading.Thread(target=wait)
+    waited.start()
+    time.sleep(0.05)
+    yield
+    waited.join(10)
+    assert found == [error]
 
 
 def test_unplug_waits_for_the_timeout_handler(device: DrmDevice, port: FakePort) -> None:

@@ -22,8 +22,7 @@ from tests.serve.jobs import digits
 ROOT = Path(__file__).parents[2]
 AT_ONCE = 2.0  # seconds, on a busy host
 ENDS = {
-    # As on real nodes, BO_WAIT only waits: what is wrong with the device, the next call tells.
-    ("wait", "device"): "BO_WAIT: 0\nGET_CAP: ENODEV\nopen: ENODEV\nmapping: mine\n",
+    ("wait", "device"): "BO_WAIT: ENODEV\nGET_CAP: ENODEV\nopen: ENODEV\nmapping: mine\n",
     ("wait", "supervisor"): "BO_WAIT: ENOSYS\nGET_CAP: ENOSYS\nopen: ENOSYS\nmapping: mine\n",
     ("loop", "device"): "loop: ENODEV\nGET_CAP: ENODEV\nopen: ENODEV\nmapping: mine\n",
     ("loop", "supervisor"): "loop: ENOSYS\nGET_CAP: ENOSYS\nopen: ENOSYS\nmapping: mine\n",

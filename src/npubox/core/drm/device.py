@@ -19,6 +19,7 @@ from npubox.core.drm.gem import GemObject
 from npubox.core.drm.queue import Event, Job
 from npubox.core.idr import Idr
 from npubox.core.lock import DeviceLock
+from npubox.core.pending import Pending
 from npubox.core.store import Store
 
 ACCEL_MAJOR = 261
@@ -75,6 +76,8 @@ class DrmDevice:
         self.unplugged = False
         self.queue_observer: QueueObserver | None = None
         self._objects: dict[int, GemObject] = {}
+        self._waits: set[Pending] = set()
+        self._unplugging = False
         self._references = 1
         self._minors = minors
         try:
@@ -114,12 +117,25 @@ class DrmDevice:
         When it returns the driver no longer touches the port or the SRAM, except to unmap buffers.
         """
         with self.lock:
-            if self.unplugged:
+            if self._unplugging:
                 return
-            self.unplugged = True
+            self._unplugging = True
+            self.lose()
             self.driver.unplug()
         self.driver.join()
         self.unregister()
+
+    def lose(self) -> None:
+        """Under the lock: the hardware is known not to answer any more. Later calls are ENODEV, and so are
+        those that wait: their fences end with ENODEV, which the ABI would hide from a wait."""
+        self.unplugged = True
+        for wait in list(self._waits):
+            wait.cancel(errno.ENODEV)
+
+    def add_wait(self, wait: Pending) -> None:
+        """Under the lock: a call that blocks on this device."""
+        self._waits.add(wait)
+        wait.on_done(lambda: self._waits.discard(wait))
 
     def open(self, flags: int, caller: Caller) -> DrmFile:
         """A new open file; OSError EBUSY with O_EXCL, ENODEV when the node is gone."""

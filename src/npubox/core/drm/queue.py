@@ -125,7 +125,10 @@ class Entity:
 
 
 class JobQueue:
-    """One engine with `credit_limit` credits. `timeout` is in nanoseconds of `clock`, None for never."""
+    """One engine with `credit_limit` credits. `timeout` is in nanoseconds of `clock`, None for never.
+
+    `lost` is called under the lock when the backend's time-out handler finds nobody there: OSError ENODEV.
+    """
 
     def __init__(
         self,
@@ -137,8 +140,10 @@ class JobQueue:
         credit_limit: int,
         timeout: int | None,
         observer: Observer | None = None,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
+        self._lost = lost
         self._backend = backend
         self._lock = lock
         self._clock = clock
@@ -318,13 +323,17 @@ class JobQueue:
         self._recovery.start()
 
     def _recover(self, job: Job) -> None:
+        gone = False
         try:
             outcome = self._backend.timedout_job(job)
-        except Exception:
+        except Exception as error:
             _log.exception("%s cannot be recovered", self.name)
             outcome = Outcome.ENODEV
+            gone = isinstance(error, OSError) and error.errno == errno.ENODEV
         with self._lock:
             self._recovering = False
+            if gone:
+                self._lost()
             if outcome is Outcome.ENODEV:
                 self.cancel_all(errno.ENODEV)
                 return

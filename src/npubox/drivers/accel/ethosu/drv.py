@@ -63,6 +63,7 @@ class EthosuDriver(DrmDriver):
             credit_limit=1,
             timeout=JOB_TIMEOUT,
             observer=device.observe,
+            lost=device.lose,
         )
         self._npu.connect(device.lock, self._queue.fault)
 
