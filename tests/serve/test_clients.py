@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,27 @@ def test_rust_with_threads(tmp_path: Path, options: tuple[str, ...]) -> None:
     (tmp_path / "job").write_bytes(digits().content)
     run(client, "job", "out", "5", cwd=tmp_path)
     assert (tmp_path / "out").read_bytes() == digits().expected * 5
+
+
+@pytest.fixture(scope="session")
+def go_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Static, no libc, and a runtime that interrupts its threads with signals."""
+    compiler = shutil.which("go")
+    if compiler is None:
+        pytest.skip("needs a Go toolchain (Debian: golang-go)")
+    directory = tmp_path_factory.mktemp("go")
+    cache = {"GOCACHE": str(directory / "cache"), "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
+    client = directory / "job-go"
+    command = [compiler, "build", "-o", str(client), str(CLIENTS / "job.go")]
+    subprocess.run(command, check=True, env={**os.environ, **cache}, cwd=directory)
+    return client
+
+
+@pytest.mark.parametrize("options", [(), ("--seccomp-only",)], ids=["namespace", "seccomp"])
+def test_go_with_goroutines(go_client: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    (tmp_path / "job").write_bytes(digits().content)
+    run(go_client, "job", "out", "8", options=options, cwd=tmp_path)
+    assert (tmp_path / "out").read_bytes() == digits().expected * 8
 
 
 @pytest.mark.parametrize("options", [(), ("--seccomp-only",)], ids=["namespace", "seccomp"])
