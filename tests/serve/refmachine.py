@@ -21,13 +21,13 @@ from npubox.core.drm.device import DrmDevice, Minors
 from npubox.core.drm.driver import ioctl
 from npubox.core.drm.fence import Fence, new_context
 from npubox.core.drm.file import DrmFile
+from npubox.core.drm.open_file import DrmOpenFile
+from npubox.core.nodes import NodeInfo, accel_node
 from npubox.core.pending import Pending
 from npubox.core.usermem import UserMemory
 from npubox.serve.execute import Request, execute
 from npubox.serve.launch import Wish
-from npubox.serve.local import LocalFile
-from npubox.serve.machine import JobWatcher, StorePlace, place_of
-from npubox.serve.nodes import NodeInfo, accel_node
+from npubox.serve.machine import JobWatcher
 from npubox.uapi.ioctl import iowr
 from tests.core.refaccel import RefAccel, Word
 
@@ -78,11 +78,8 @@ class RefMachine:
     def power_up(self, done: Callable[[], None]) -> None:
         raise AssertionError("it is powered up")
 
-    def store(self, node: NodeInfo) -> StorePlace:
-        return place_of(self.device.store)
-
-    def open(self, node: NodeInfo, flags: int, caller: Caller) -> LocalFile:
-        return LocalFile(self.device, flags, caller)
+    def open(self, node: NodeInfo, flags: int, caller: Caller) -> DrmOpenFile:
+        return DrmOpenFile(self.device, flags, caller)
 
     def events(self) -> None:
         return None

@@ -23,7 +23,6 @@ def serve(
     from npubox.serve.preset import PresetMachine
     from npubox.serve.rendezvous import socket_path
     from npubox.serve.server import Server, bind
-    from npubox.serve.workspace import Anchor
 
     machine = PresetMachine(find_preset(preset))
     path = socket_path(name)
@@ -38,14 +37,12 @@ def serve(
         ready = threading.Event()
         machine.power_up(ready.set)
         ready.wait()
-        anchors = [Anchor(machine.store(node)) for node in machine.nodes]
-        server = Server(machine, [anchor.path for anchor in anchors])
+        server = Server(machine)
         threading.Thread(target=server.run, args=(listener,), name="npubox-accept", daemon=True).start()
         nodes = ", ".join(node.path for node in machine.nodes)
         print(f"{name}: {preset} with {nodes}; npubox exec --machine {name} -- PROGRAM", flush=True)
         ended.wait()
-        for anchor in anchors:
-            anchor.close()
+        server.close()
     finally:
         path.unlink(missing_ok=True)
         listener.close()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An open device node in this process: the system calls of the upper waist as methods.
+"""An open file in this process, of a device or what its ioctls gave: the upper waist's system calls as
+methods.
 
 The same core answers as behind a served node; only the way is short: user memory is our own, a call
 that blocks blocks the calling thread, and a mapping is a mapping of the store at the object's offset.
@@ -19,17 +20,16 @@ from typing import SupportsIndex
 
 from npubox.core import reaper
 from npubox.core.caller import CAP_SYS_ADMIN, INITIAL_USER_NAMESPACE, Caller
+from npubox.core.descriptors import Description, Entry, OwnDescriptors, describe, let_go, take
 from npubox.core.drm.device import DrmDevice
-from npubox.core.drm.fence import Fence, new_context
-from npubox.core.drm.file import DrmFile
-from npubox.core.drm.gem import GemObject
-from npubox.core.drm.ioctl import dispatch
-from npubox.core.drm.mmap import find_mappable
+from npubox.core.drm.open_file import DrmOpenFile
+from npubox.core.file import Backing, OpenFile
 from npubox.core.pending import Pending
 from npubox.core.usermem import OwnMemory
 
 FIONBIO = 0x5421
 O_LARGEFILE = 0o100000
+Adopted = tuple[int, Entry]
 
 
 def has_sys_admin() -> bool:
@@ -45,11 +45,11 @@ def has_sys_admin() -> bool:
 
 
 class Mapping(mmap.mmap):
-    """A mapping of a buffer object. The object, and the file it was made through, live until the
-    mapping is closed or collected; arrays that view it keep it alive."""
+    """A mapping of a buffer. The object, and the file it was made through, live until the mapping is closed
+    or collected; arrays that view it keep it alive."""
 
-    _file: DrmFile
-    _item: GemObject
+    _description: Description
+    _offset: int
     _unmapped: weakref.finalize[..., Mapping]
 
     def resize(self, newsize: int) -> None:
@@ -60,31 +60,42 @@ class Mapping(mmap.mmap):
         """Unmap; BufferError while somebody still views the memory. May be called twice."""
         super().close()
         if self._unmapped.detach() is not None:
-            _unmap(self._file, self._item)
+            self._description.unmap(self._offset)
 
     def __exit__(self, *exc: object) -> None:
         self.close()
 
 
 class Node:
-    """An open file of an accel device. Methods raise OSError with the kernel's errno."""
+    """An open file of a device. Methods raise OSError with the kernel's errno."""
 
-    def __init__(self, file: DrmFile, flags: int) -> None:
+    def __init__(self, file: OpenFile, flags: int = os.O_RDWR, adopted: Adopted | None = None) -> None:
+        """`flags` are those it was opened with; `adopted` a number that stands for it and becomes ours."""
         self._file = file
+        self._description = describe(file)
         self._flags = flags
+        self._adopted = adopted
         self._closed = False
         self._guard = threading.Lock()
         reaper.start()
-        self._release = weakref.finalize(self, _later, _put_file, file)
+        self._release = weakref.finalize(self, _later, _release, self._description, adopted)
         self._release.atexit = False
 
     @classmethod
     def open(cls, device: DrmDevice, flags: int = os.O_RDWR, *, sys_admin: bool | None = None) -> Node:
-        """Open the device. `sys_admin` overrides whether the opener counts as privileged."""
-        return cls(device.open(flags, _caller(sys_admin)), flags)
+        """Open a DRM device. `sys_admin` overrides whether the opener counts as privileged."""
+        return cls(DrmOpenFile(device, flags, own_caller(sys_admin)), flags)
+
+    @property
+    def file(self) -> OpenFile:
+        """What the core has behind it."""
+        return self._file
 
     @property
     def device(self) -> DrmDevice:
+        """The DRM device of a DRM node; TypeError for another kind of file."""
+        if not isinstance(self._file, DrmOpenFile):
+            raise TypeError(f"{self._file.link} is no DRM node")
         return self._file.device
 
     @property
@@ -99,14 +110,18 @@ class Node:
         """ioctl(2): `address` is that of the argument, in this process. Blocks as the ABI does."""
         file = self._use()
         try:
-            caller = _caller(sys_admin)
+            caller = own_caller(sys_admin)
             number = operator.index(request)
             if number == FIONBIO:
                 return self._set_nonblocking(address, caller)
-            result = dispatch(file, number, address, caller)
+            result = file.ioctl(number, address, caller)
             return result.wait() if isinstance(result, Pending) else result
         finally:
             self._done()
+
+    def adopt(self, fd: int) -> Node:
+        """The file behind a descriptor that an ioctl gave; `fd` is its own from then on. OSError EBADF."""
+        return adopt(fd)
 
     def mmap(
         self,
@@ -115,61 +130,67 @@ class Node:
         flags: int = mmap.MAP_SHARED,
         offset: int = 0,
     ) -> Mapping:
-        """mmap(2) with the checks of a DRM node: EINVAL, EACCES, ENODEV."""
-        file = self._use()
+        """mmap(2) with the checks of the file: EINVAL, EACCES, ENODEV."""
+        self._use()
         try:
-            item = self._mappable(length, prot, flags, offset)
-            return _map(file, item, length, prot, flags)
+            backing = self._description.mmap(length, prot, flags, offset)
+            return _map(self._description, backing, length, prot, flags, offset)
         finally:
             self._done()
 
     def poll(self) -> int:
-        """The poll(2) events that are set: none, as no modelled accel driver queues DRM events."""
-        self._use()
-        self._done()
-        return 0
-
-    def read(self, size: int) -> bytes:
-        """read(2) of DRM events: there are none, so EAGAIN with O_NONBLOCK, else it sleeps."""
-        self._use()
+        """The poll(2) events that are set."""
+        file = self._use()
         try:
-            if self._flags & os.O_NONBLOCK:
-                raise OSError(errno.EAGAIN, "no DRM event is queued")
-            Pending([Fence(new_context(), 1)]).wait()
+            return file.poll()
         finally:
             self._done()
-        raise AssertionError("a DRM event that nobody sent")
+
+    def read(self, size: int) -> bytes:
+        """read(2): EAGAIN with O_NONBLOCK where there is nothing yet, else it sleeps."""
+        file = self._use()
+        try:
+            while isinstance(data := file.read(size, bool(self._flags & os.O_NONBLOCK)), Pending):
+                data.wait()
+            return data
+        finally:
+            self._done()
 
     def write(self, data: bytes) -> int:
-        """write(2): EINVAL, a DRM node takes none."""
-        self._use()
-        self._done()
-        raise OSError(errno.EINVAL, f"{self.device.name} cannot be written to")
+        """write(2)."""
+        file = self._use()
+        try:
+            return file.write(data)
+        finally:
+            self._done()
 
     def lseek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """lseek(2): accepted and always 0."""
-        self._use()
-        self._done()
-        return 0
+        """lseek(2)."""
+        file = self._use()
+        try:
+            return file.lseek(offset, whence)
+        finally:
+            self._done()
 
     def fdinfo(self) -> str:
         """The text of /proc/PID/fdinfo/FD."""
         file = self._use()
         try:
-            with file.device.lock:
-                lines = file.fdinfo()
-            with open(f"/proc/self/fdinfo/{file.device.store.fd}", encoding="ascii") as own:
-                generic = [line for line in own if line.startswith(("mnt_id:", "ino:"))]
-            return f"pos:\t0\nflags:\t0{self._flags | O_LARGEFILE:o}\n" + "".join(generic) + lines
+            generic = f"pos:\t0\nflags:\t0{self._flags | O_LARGEFILE:o}\n"
+            fd = getattr(file.stand_in, "fd", None)
+            if fd is not None:
+                with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as own:
+                    generic += "".join(line for line in own if line.startswith(("mnt_id:", "ino:")))
+            return generic + file.fdinfo()
         finally:
             self._done()
 
     def close(self) -> None:
-        """close(2). Handles and queued jobs go when the last mapping made through this file is gone too."""
+        """close(2). The file is released when the last mapping made through it is gone too."""
         with self._guard:
             self._closed = True
         if self._release.detach() is not None:
-            _put_file(self._file)
+            _release(self._description, self._adopted)
 
     def __enter__(self) -> Node:
         return self
@@ -177,60 +198,55 @@ class Node:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _use(self) -> DrmFile:
+    def _use(self) -> OpenFile:
         # A system call keeps the file open until it returns, whatever other threads close meanwhile.
         with self._guard:
             if self._closed:
                 raise OSError(errno.EBADF, "this node is closed")
-            with self._file.device.lock:
-                self._file.get()
+            self._description.get()
         return self._file
 
     def _done(self) -> None:
-        with self._file.device.lock:
-            self._file.put()
+        self._description.put()
 
     def _set_nonblocking(self, address: int, caller: Caller) -> int:
         on = ctypes.c_int.from_buffer_copy(caller.memory.read(address, ctypes.sizeof(ctypes.c_int))).value
         self._flags = self._flags | os.O_NONBLOCK if on else self._flags & ~os.O_NONBLOCK
         return 0
 
-    def _mappable(self, length: int, prot: int, flags: int, offset: int) -> GemObject:
-        device, file = self._file.device, self._file
-        with device.lock:
-            item = find_mappable(file, self._flags, length, prot, flags, offset)
-            item.get()
-            file.get()
-        return item
+
+def adopt(fd: int) -> Node:
+    """The file behind a descriptor that an ioctl of this process gave; `fd` is the node's from then on.
+    OSError EBADF where it is none."""
+    entry = take(fd)
+    return Node(entry.description.file, entry.flags, (fd, entry))
 
 
-def _map(file: DrmFile, item: GemObject, length: int, prot: int, flags: int) -> Mapping:
+def own_caller(sys_admin: bool | None = None) -> Caller:
+    """This process as a caller. `sys_admin` overrides whether it counts as privileged."""
+    capable = has_sys_admin if sys_admin is None else lambda: sys_admin
+    return Caller(os.getpid(), capable, OwnMemory(), OwnDescriptors())
+
+
+def _map(
+    description: Description, backing: Backing, length: int, prot: int, flags: int, offset: int
+) -> Mapping:
     try:
-        mapping = Mapping(file.device.store.fd, length, flags=flags, prot=prot, offset=item.offset)
+        mapping = Mapping(backing.fd, length, flags=flags, prot=prot, offset=backing.offset)
     except BaseException:
-        _unmap(file, item)
+        description.unmap(offset)
         raise
-    mapping._file, mapping._item = file, item
-    mapping._unmapped = weakref.finalize(mapping, _later, _unmap, file, item)
+    mapping._description, mapping._offset = description, offset
+    mapping._unmapped = weakref.finalize(mapping, _later, description.unmap, offset)
     mapping._unmapped.atexit = False
     return mapping
 
 
+def _release(description: Description, adopted: Adopted | None) -> None:
+    if adopted is not None:
+        let_go(*adopted)
+    description.put()
+
+
 def _later(release: Callable[..., None], *what: object) -> None:
     reaper.post(lambda: release(*what))
-
-
-def _unmap(file: DrmFile, item: GemObject) -> None:
-    with file.device.lock:
-        item.put()
-        file.put()
-
-
-def _put_file(file: DrmFile) -> None:
-    with file.device.lock:
-        file.put()
-
-
-def _caller(sys_admin: bool | None) -> Caller:
-    capable = has_sys_admin if sys_admin is None else lambda: sys_admin
-    return Caller(os.getpid(), capable, OwnMemory())

@@ -19,7 +19,9 @@ OFFSET_START = 0x1_0000_0000
 OFFSET_END = OFFSET_START + 0xF_FFFF * 256 * PAGE_SIZE
 
 
-def _open_unnamed() -> tuple[int, str]:
+def unnamed_file() -> tuple[int, str]:
+    """An empty file without a name that can be linked, on tmpfs where there is one, and its directory.
+    OSError."""
     candidates = [
         path for path in ("/dev/shm", os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir()) if path
     ]
@@ -43,7 +45,7 @@ class Store:
     """
 
     def __init__(self) -> None:
-        self.fd, self.directory = _open_unnamed()
+        self.fd, self.directory = unnamed_file()
         try:
             os.ftruncate(self.fd, OFFSET_END)
         except OSError:

@@ -9,16 +9,13 @@ nothing is written unless it was found alive just before. Source: the project's 
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
 
 from npubox.core import libc
 from npubox.core.caller import CAP_SYS_ADMIN, INITIAL_USER_NAMESPACE
 from npubox.core.usermem import ProcessMemory
-from npubox.serve import linux
 from npubox.serve.listener import Call, Listener
 
 PAGE = 4096
@@ -170,17 +167,3 @@ def interrupting_signal(tid: int) -> int | None:
 
 
 ERESTARTSYS = 512
-
-
-@contextlib.contextmanager
-def fetched_descriptor(tgid: int, fd: int) -> Iterator[int]:
-    """Our own copy of a process's descriptor. OSError where the kernel does not let us."""
-    pidfd = os.pidfd_open(tgid)
-    try:
-        copy = linux.pidfd_getfd(pidfd, fd)
-    finally:
-        os.close(pidfd)
-    try:
-        yield copy
-    finally:
-        os.close(copy)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from npubox.core import libc
+from npubox.core.nodes import accel_node
 from npubox.core.store import Store
 from npubox.errors import DeviceError
 from npubox.serve import bpf, linux, namespace, syscalls
 from npubox.serve.listener import NOTIF_SET_FLAGS, SYNC_WAKE_UP
-from npubox.serve.machine import place_of
-from npubox.serve.nodes import accel_node, write_tree
+from npubox.serve.sysfs import write_tree
 from npubox.serve.workspace import OpenNames
 
 FLOOR, RACE_FREE = (5, 19), (6, 18)
@@ -151,9 +151,9 @@ def _reach() -> None:
 
 def _store() -> None:
     store = Store()
-    names = OpenNames(place_of(store), lambda _: None)
+    names = OpenNames(store.directory, lambda _: None)
     try:
-        name, fd = names.open(os.O_RDWR)
+        name, fd = names.open(names.link(store.fd), os.O_RDWR)
         shown = os.readlink(f"/proc/self/fd/{fd}")
         os.close(fd)
         if shown != name:

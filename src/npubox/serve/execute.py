@@ -19,9 +19,9 @@ from npubox.serve.handlers import NodeHandlers
 from npubox.serve.launch import Wish
 from npubox.serve.listener import Listener
 from npubox.serve.machine import ServedMachine
-from npubox.serve.nodes import write_tree
 from npubox.serve.paths import Namespaced, Rewritten
 from npubox.serve.supervisor import Observer, Supervisor
+from npubox.serve.sysfs import write_tree
 from npubox.serve.workspace import Tree
 
 

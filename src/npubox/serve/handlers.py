@@ -9,38 +9,30 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npubox.core.caller import Caller
+from npubox.core.file import Mapped, NodeStandIn, PagesStandIn
+from npubox.core.nodes import NodeInfo
 from npubox.serve import linux, paths
 from npubox.serve.bpf import AT_EMPTY_PATH, MAP_ANONYMOUS
 from npubox.serve.caller import CallMemory, Tasks, has_sys_admin
+from npubox.serve.descriptors import CallDescriptors
 from npubox.serve.listener import Call, Listener
-from npubox.serve.machine import OpenFile, ServedMachine
+from npubox.serve.machine import ServedMachine
 from npubox.serve.mapped import mapped_ranges
-from npubox.serve.nodes import NodeInfo
+from npubox.serve.open_files import OpenFiles, Served
 from npubox.serve.path_calls import PathCalls, signed
 from npubox.serve.stats import Shown, pack_stat, pack_statx
 from npubox.serve.supervisor import ANSWERED, PROCEED, Handler, Result, Supervisor
 from npubox.serve.syscalls import Arch
-from npubox.serve.workspace import OpenNames
 
 if TYPE_CHECKING:
     from npubox.serve.file_calls import FileCalls
 
 SWEEP_OBJECTS = 32
 SWEEP_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Served:
-    """An open file that programs hold."""
-
-    node: NodeInfo
-    file: OpenFile
-    shown: Shown
 
 
 class NodeHandlers:
@@ -70,13 +62,14 @@ class NodeHandlers:
 
             self._files = FileCalls(listener, arch, self.node_path)
         self._tasks = Tasks()
-        self._names: dict[NodeInfo, OpenNames] = {}
-        self._served: dict[str, Served] = {}
+        self._open_files = OpenFiles(
+            supervisor.watch, lambda served: supervisor.note_released(served.path, served.file.client_id)
+        )
         self._early: list[Call] = []
 
     @property
     def open_files(self) -> int:
-        return len(self._served)
+        return len(self._open_files)
 
     def table(self) -> dict[int, Handler]:
         named: dict[str, Handler] = {
@@ -100,21 +93,11 @@ class NodeHandlers:
         return {number: handler for number, handler in numbers if number is not None}
 
     def note_closed(self) -> None:
-        for names in self._names.values():
-            for name in names.closed() if names.any_closed else ():
-                served = self._served.pop(name, None)
-                if served is not None:
-                    served.file.close()
-                    self._supervisor.note_released(served.node.path, served.file.client_id)
+        self._open_files.note_closed()
 
     def close(self) -> None:
         """Nobody is left: release everything."""
-        self.note_closed()
-        for served in self._served.values():
-            served.file.close()
-        self._served.clear()
-        for names in self._names.values():
-            names.close()
+        self._open_files.close()
         self._tasks.close()
 
     # open
@@ -140,6 +123,8 @@ class NodeHandlers:
         except OSError:
             return PROCEED  # the kernel finds the words for it
         if known is not None:
+            if known.node is None:
+                raise OSError(errno.ENXIO, f"{known.path} cannot be opened again")
             return self._open_node(call, known.node, known.shown, flags)
         if found is None:
             return PROCEED
@@ -171,12 +156,11 @@ class NodeHandlers:
             return ANSWERED
         file = self._machine.open(node, flags, self._caller(call))
         try:
-            name, fd = self._names_of(node).open(flags)
+            _, fd = self._open_files.add_node(file, node, flags, shown)
         except BaseException:
-            file.close()
+            file.release()
             raise
         # From here on the close event of our own or the program's descriptor releases the file.
-        self._served[name] = Served(node, file, shown)
         try:
             number = self._listener.answer_with_fd(call.id, fd, bool(flags & os.O_CLOEXEC))
         finally:
@@ -190,28 +174,27 @@ class NodeHandlers:
         for call in early:
             self._supervisor.retry(call)
 
-    def _names_of(self, node: NodeInfo) -> OpenNames:
-        names = self._names.get(node)
-        if names is None:
-            names = self._names[node] = OpenNames(self._machine.store(node), self._supervisor.watch)
-        return names
-
     # calls on descriptors
 
     def _find(self, tid: int, fd: int) -> Served | None:
-        if not self._served:  # most programs of a launch never touch a node, and must not pay for it
+        if not self._open_files:  # most programs of a launch never touch a node, and must not pay for it
             return None
         link = self._tasks.link(tid, signed(fd))
-        return None if link is None else self._served.get(link)
+        return None if link is None else self._open_files.find(link)
 
     def node_path(self, tid: int, fd: int) -> str | None:
-        """The node behind a descriptor, None for one that is not ours."""
+        """What readlink tells of a descriptor, such as its node; None for one that is not ours."""
         served = self._find(tid, fd)
-        return None if served is None else served.node.path
+        return None if served is None else served.path
 
     def _caller(self, call: Call) -> Caller:
         tid = call.tid
-        return Caller(self._tasks.get(tid).tgid, lambda: has_sys_admin(tid), CallMemory(self._listener, call))
+        return Caller(
+            self._tasks.get(tid).tgid,
+            lambda: has_sys_admin(tid),
+            CallMemory(self._listener, call),
+            CallDescriptors(self._listener, call, self._tasks, self._open_files),
+        )
 
     def _ioctl(self, call: Call) -> Result:
         served = self._find(call.tid, call.args[0])
@@ -226,8 +209,12 @@ class NodeHandlers:
         served = self._find(call.tid, fd)
         if served is None:
             return PROCEED
-        self._sweep(served)
-        served.file.mmap(length, prot, flags, offset)
+        file, stand_in = served.file, served.file.stand_in
+        if isinstance(file, Mapped) and isinstance(stand_in, NodeStandIn):
+            self._sweep(file, stand_in.fd)
+        backing = file.mmap(length, prot, flags, offset)
+        if not isinstance(stand_in, NodeStandIn | PagesStandIn) or backing != (stand_in.fd, offset):
+            raise OSError(errno.ENODEV, f"a mapping of {served.path} lies elsewhere, which is not served yet")
         return PROCEED
 
     def _fstat(self, call: Call, fd: int, pointer: int, *, extended: bool = False) -> Result:
@@ -240,7 +227,7 @@ class NodeHandlers:
 
     def _stat_at(self, call: Call, flags: int, pointer: int, *, extended: bool) -> Result:
         directory, path = call.args[:2]
-        if not self._served and not self._answers_paths:
+        if not self._open_files and not self._answers_paths:
             return PROCEED
         if flags & AT_EMPTY_PATH and (not path or CallMemory(self._listener, call).read(path, 1) == b"\0"):
             return self._fstat(call, directory, pointer, extended=extended)
@@ -253,17 +240,17 @@ class NodeHandlers:
             return PROCEED
         raise OSError(error, os.strerror(error))
 
-    def _sweep(self, served: Served) -> None:
+    def _sweep(self, file: Mapped, store: int) -> None:
         """Free objects that lost their handles and, as /proc tells, their mappings too."""
-        forgotten = served.file.forgotten()
+        forgotten = file.forgotten()
         if len(forgotten) < SWEEP_OBJECTS and sum(size for _, size in forgotten) < SWEEP_BYTES:
             return
-        ranges = mapped_ranges(self._machine.store(served.node).fd, self._machine.processes)
+        ranges = mapped_ranges(store, self._machine.processes)
         if ranges is None:
             return
         for offset, size in forgotten:
             if not any(start < offset + size and offset < end for start, end in ranges):
-                served.file.unmapped(offset)
+                file.unmapped(offset)
 
 
 def _one_after_the_other(first: dict[str, Handler], second: dict[str, Handler]) -> dict[str, Handler]:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from npubox.core.nodes import NodeInfo
 from npubox.errors import DeviceError
 from npubox.serve import bpf, linux, namespace
-from npubox.serve.nodes import NodeInfo
 from npubox.serve.syscalls import Arch
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -94,7 +94,7 @@ def _become(
     try:
         tier = _enter(tree, nodes, wish)
         profile = bpf.Profile(
-            ioctl_types=tuple(sorted({node.ioctl_type for node in nodes})),
+            ioctl_types=tuple(sorted({type_ for node in nodes for type_ in node.ioctl_types})),
             paths=tier is Tier.SECCOMP,
             path_stat=tier is not Tier.NAMESPACE,
             all_opens=wish.all_opens,

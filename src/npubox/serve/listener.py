@@ -82,8 +82,18 @@ class Listener:
     def answer_with_fd(self, id_: int, fd: int, cloexec: bool) -> int | None:
         """Return a new descriptor of the caller's for our `fd`: its number, None if the caller is gone.
         OSError where it can have none (EMFILE)."""
+        return self._add(id_, ADDFD_SEND, fd, cloexec)
+
+    def add_fd(self, id_: int, fd: int, cloexec: bool) -> int | None:
+        """As `answer_with_fd`, but the call goes on."""
+        return self._add(id_, 0, fd, cloexec)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def _add(self, id_: int, flags: int, fd: int, cloexec: bool) -> int | None:
         # With a bytearray, ioctl gives what the call returned instead of the buffer.
-        argument = bytearray(_ADDFD.pack(id_, ADDFD_SEND, fd, 0, os.O_CLOEXEC if cloexec else 0))
+        argument = bytearray(_ADDFD.pack(id_, flags, fd, 0, os.O_CLOEXEC if cloexec else 0))
         try:
             number: int = fcntl.ioctl(self.fd, NOTIF_ADDFD, argument, True)
             return number
@@ -91,9 +101,6 @@ class Listener:
             if error.errno in (errno.ENOENT, errno.EINPROGRESS):
                 return None
             raise
-
-    def close(self) -> None:
-        os.close(self.fd)
 
     def _respond(self, response: bytes) -> bool:
         return self._tell(NOTIF_SEND, response)

@@ -4,52 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from npubox.core.caller import Caller
-from npubox.core.pending import Pending
-from npubox.serve.nodes import NodeInfo
-
-if TYPE_CHECKING:
-    from npubox.core.store import Store
+from npubox.core.file import OpenFile
+from npubox.core.nodes import NodeInfo
 
 JobWatcher = Callable[[int, int, int, Any], None]
 """(client id, the client's job number, errno or 0, the control channel's report or None) of a job that is
 over; on any thread, perhaps under the device's lock, so it must not block."""
-
-
-class StorePlace(NamedTuple):
-    """A store: its descriptor, a path by which it can be linked, and a directory to link it in."""
-
-    fd: int
-    source: str
-    directory: str
-
-
-def place_of(store: Store) -> StorePlace:
-    """The place of a store that nobody has linked yet."""
-    return StorePlace(store.fd, f"/proc/self/fd/{store.fd}", store.directory)
-
-
-class OpenFile(Protocol):
-    """An open file of a device. Every method raises OSError with the kernel's errno."""
-
-    @property
-    def client_id(self) -> int: ...
-
-    def ioctl(self, request: int, address: int, caller: Caller) -> int | Pending: ...
-
-    def mmap(self, length: int, prot: int, flags: int, offset: int) -> None:
-        """Check a mapping that the kernel is about to make; its object stays until `unmapped` or `close`."""
-
-    def forgotten(self) -> Sequence[tuple[int, int]]:
-        """(offset, size) of objects that only mappings may still need."""
-
-    def unmapped(self, offset: int) -> None:
-        """Nobody maps the forgotten object at `offset` any more."""
-
-    def close(self) -> None:
-        """The last descriptor and the last mapping are gone."""
 
 
 class ServedMachine(Protocol):
@@ -71,10 +34,8 @@ class ServedMachine(Protocol):
     def power_up(self, done: Callable[[], None]) -> None:
         """Begin to power up, once; `done` is called on another thread when `ready`."""
 
-    def store(self, node: NodeInfo) -> StorePlace:
-        """The store behind a node's mappings. Once `ready`."""
-
-    def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile: ...
+    def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile:
+        """Once `ready`. OSError with the caller's errno."""
 
     def events(self) -> tuple[int, Callable[[], bool]] | None:
         """A descriptor to watch and what to do whenever it is readable, until that returns False."""

@@ -13,9 +13,9 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from npubox.core.nodes import NodeInfo
 from npubox.serve import linux
 from npubox.serve.linux import MS_BIND, MS_MOVE, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC
-from npubox.serve.nodes import NodeInfo
 
 NODE_MODE = 0o666
 OVERLAYS = ("sys/class", "sys/devices", "sys/dev", "sys/bus/platform/devices", "sys/kernel/debug")

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from npubox.core.nodes import NodeInfo
 from npubox.serve import linux
-from npubox.serve.nodes import NodeInfo
 
 MOST_STEPS = 1000
 _OWN_DESCRIPTOR = re.compile(r"/(?:proc/(?:self|thread-self|\d+)|dev)/fd/(\d+)\Z")

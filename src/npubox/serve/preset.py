@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from npubox.core.caller import Caller
+from npubox.core.file import OpenFile
+from npubox.core.nodes import NodeInfo, accel_node
 from npubox.errors import DeviceError
 from npubox.machines.preset import PresetInfo
-from npubox.serve.machine import JobWatcher, OpenFile, StorePlace, place_of
-from npubox.serve.nodes import NodeInfo, accel_node
+from npubox.serve.machine import JobWatcher
 
 if TYPE_CHECKING:
     from npubox.machines.split import SplitMachine
@@ -49,13 +50,10 @@ class PresetMachine:
         self._thread = threading.Thread(target=self._power_up, args=(done,), name="npubox-power-up")
         self._thread.start()
 
-    def store(self, node: NodeInfo) -> StorePlace:
-        return place_of(self._powered().device.store)
-
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile:
-        from npubox.serve.local import LocalFile
+        from npubox.core.drm.open_file import DrmOpenFile
 
-        return LocalFile(self._powered().device, flags, caller)
+        return DrmOpenFile(self._powered().device, flags, caller)
 
     def events(self) -> None:
         return None

@@ -8,7 +8,7 @@ import stat
 import struct
 from dataclasses import dataclass
 
-from npubox.serve.nodes import NodeInfo
+from npubox.core.nodes import NodeInfo
 from npubox.serve.syscalls import Arch
 
 STATX_BASIC = 0x7FF
@@ -52,6 +52,11 @@ class Shown:
             mtime_ns=found.st_mtime_ns,
             ctime_ns=found.st_ctime_ns,
         )
+
+    @classmethod
+    def anonymous(cls, size: int) -> Shown:
+        """A file that was never opened by a path: only its owner's permissions, and no type."""
+        return cls(0, 0, 1, 0o600, os.geteuid(), os.getegid(), 0, size, 0, 0, 0, 0)
 
 
 def pack_stat(arch: Arch, shown: Shown) -> bytes:

@@ -13,13 +13,13 @@ import errno
 import fcntl
 import itertools
 import os
+import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from npubox.serve import linux
-from npubox.serve.machine import StorePlace
 
 PREFIX = "npubox-launch-"
 YOUNG = 10.0  # seconds
@@ -84,17 +84,27 @@ class Tree:
 
 
 class Anchor:
-    """A lasting name of a store, so that any number of launches can link it, one after the other too."""
+    """A lasting name of an unnamed file, so that any number of launches can link it, one after the other
+    too."""
 
-    def __init__(self, store: StorePlace) -> None:
-        self._directory, self._lock = make_directory(store.directory)
-        self.path = f"{self._directory}/store"
-        # With a directory descriptor, if only to be ignored, Python calls linkat(2), which follows.
-        os.link(store.source, self.path, src_dir_fd=self._lock, follow_symlinks=True)
+    def __init__(self, fd: int) -> None:
+        self._directory, self._lock = make_directory(directory_of(fd))
+        _name(fd, f"{self._directory}/store", self._lock)
 
     def close(self) -> None:
         remove(self._directory)
         os.close(self._lock)
+
+
+def directory_of(fd: int) -> str:
+    """Where an unnamed file is."""
+    return os.path.dirname(os.readlink(f"/proc/self/fd/{fd}"))
+
+
+def _name(fd: int, path: str, directory: int) -> None:
+    """Name an unnamed file, or one that has another name still."""
+    # With a directory descriptor, if only to be ignored, Python calls linkat(2), which follows.
+    os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=directory, follow_symlinks=True)
 
 
 class _Shard:
@@ -130,31 +140,45 @@ class _Shard:
 
 
 class OpenNames:
-    """The names of open files of one store, in watched directories beside it.
+    """The names of open files in one file system, in watched directories below `parent`.
 
     `watch` is called with each descriptor that becomes readable when files are closed.
     """
 
-    def __init__(self, store: StorePlace, watch: Callable[[int], None]) -> None:
-        self._directory, self._lock = make_directory(store.directory)
-        self._base = f"{self._directory}/store"
+    def __init__(self, parent: str, watch: Callable[[int], None]) -> None:
+        self._directory, self._lock = make_directory(parent)
         self._serial = itertools.count()
         self._watch = watch
         self._shards: list[_Shard] = []
         try:
-            # With a directory descriptor, if only to be ignored, Python calls linkat(2), which follows.
-            os.link(store.source, self._base, src_dir_fd=self._lock, follow_symlinks=True)
             self._add_shard()
         except OSError:
             remove(self._directory)
             os.close(self._lock)
             raise
 
-    def open(self, flags: int) -> tuple[str, int]:
-        """A new open file of the store: its name and our descriptor, to be passed on and closed."""
+    def link(self, fd: int) -> str:
+        """A base for `open`: a lasting name of the unnamed file `fd`, until `drop`."""
+        base = self._new_base()
+        _name(fd, base, self._lock)
+        return base
+
+    def token(self, size: int) -> str:
+        """A base for `open`: an empty file of its own that is `size` bytes long, until `drop`."""
+        base = self._new_base()
+        os.mknod(base, stat.S_IFREG | 0o600)
+        if size:
+            os.truncate(base, size)
+        return base
+
+    def drop(self, base: str) -> None:
+        os.unlink(base)
+
+    def open(self, base: str, flags: int) -> tuple[str, int]:
+        """A new open file of a base: its name and our descriptor, to be passed on and closed."""
         shard = next((shard for shard in self._shards if shard.live < shard.MOST), None) or self._add_shard()
         name = f"{shard.directory}/{next(self._serial)}"
-        os.link(self._base, name)
+        os.link(base, name)
         try:
             keep = os.O_ACCMODE | os.O_NONBLOCK | os.O_APPEND
             fd = os.open(name, flags & keep | os.O_CLOEXEC)
@@ -178,6 +202,9 @@ class OpenNames:
             os.close(shard.events)
         remove(self._directory)
         os.close(self._lock)
+
+    def _new_base(self) -> str:
+        return f"{self._directory}/base-{next(self._serial)}"
 
     def _add_shard(self) -> _Shard:
         shard = _Shard(f"{self._directory}/{len(self._shards)}")

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The descriptor table of a call's program, for the handlers of the core."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from npubox.core.file import OpenFile
+from npubox.serve import linux
+from npubox.serve.caller import CallerGone, Tasks
+from npubox.serve.listener import Call, Listener
+from npubox.serve.open_files import OpenFiles
+
+
+class CallDescriptors:
+    """`Descriptors` of the program that made one call."""
+
+    def __init__(self, listener: Listener, call: Call, tasks: Tasks, files: OpenFiles) -> None:
+        self._listener = listener
+        self._call = call
+        self._tasks = tasks
+        self._files = files
+
+    def install(self, file: OpenFile, flags: int) -> int:
+        name, fd = self._files.add(file, flags)
+        try:
+            number = self._listener.add_fd(self._call.id, fd, bool(flags & os.O_CLOEXEC))
+            if number is None:
+                raise CallerGone
+        except OSError:
+            self._files.discard(name)
+            raise
+        finally:
+            os.close(fd)
+        return number
+
+    def lookup(self, fd: int) -> OpenFile | None:
+        link = self._tasks.link(self._call.tid, fd)
+        if link is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        served = self._files.find(link)
+        return None if served is None else served.file
+
+    def duplicate(self, fd: int) -> int:
+        pidfd = os.pidfd_open(self._tasks.get(self._call.tid).tgid)
+        try:
+            return linux.pidfd_getfd(pidfd, fd)
+        finally:
+            os.close(pidfd)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files Linux shows of device nodes in /sys and debugfs.
+
+Contents: the project's facts (accel-core.md §1.3, §1.4). Nothing here knows a driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from npubox.core.nodes import NodeInfo
+
+POWER = {
+    "async": "disabled\n",
+    "autosuspend_delay_ms": "",
+    "control": "auto\n",
+    "runtime_active_kids": "0\n",
+    "runtime_active_time": "0\n",
+    "runtime_enabled": "disabled\n",
+    "runtime_status": "unsupported\n",
+    "runtime_suspended_time": "0\n",
+    "runtime_usage": "0\n",
+}
+
+
+def write_tree(root: Path, nodes: Iterable[NodeInfo]) -> None:
+    """Make sys/ below `root`: what a launch sees on top of the host's /sys."""
+    for node in nodes:
+        if node.parent is None:
+            device = f"devices/virtual/{node.subsystem}/{node.name}"
+        else:
+            device = f"devices/platform/{node.parent}/{node.subsystem}/{node.name}"
+            _write_parent(root / "sys/devices/platform" / node.parent, node, node.parent)
+            _link(root / "sys/bus/platform/devices" / node.parent, f"../../../devices/platform/{node.parent}")
+            _link(root / "sys" / device / "device", f"../../../{node.parent}")
+        _write_device(root / "sys" / device, node)
+        _link(root / "sys/class" / node.subsystem / node.name, f"../../{device}")
+        _link(root / "sys/dev/char" / f"{node.major}:{node.minor}", f"../../{device}")
+        if node.debugfs is not None:
+            _write(root / "sys/kernel/debug" / node.subsystem / str(node.parent) / "name", node.debugfs)
+
+
+def _write_device(device: Path, node: NodeInfo) -> None:
+    _write(device / "dev", f"{node.major}:{node.minor}\n")
+    uevent = {"MAJOR": node.major, "MINOR": node.minor, "DEVNAME": node.path.removeprefix("/dev/")}
+    if node.devtype is not None:
+        uevent["DEVTYPE"] = node.devtype
+    _write(device / "uevent", _lines(uevent))
+    _link(device / "subsystem", f"../../../../{'' if node.parent is None else '../'}class/{node.subsystem}")
+    for name, text in node.attributes:
+        _write(device / name, text)
+    _write_power(device)
+
+
+def _write_parent(parent: Path, node: NodeInfo, name: str) -> None:
+    of = {"DRIVER": node.driver, "OF_NAME": "npu", "OF_FULLNAME": f"/soc/{_of_name(name)}"}
+    of |= {f"OF_COMPATIBLE_{index}": text for index, text in enumerate(node.compatible)}
+    of |= {"OF_COMPATIBLE_N": str(len(node.compatible))}
+    modalias = f"of:NnpuT(null){''.join('C' + text for text in node.compatible)}"
+    _write(parent / "uevent", _lines(of | {"MODALIAS": modalias}))
+    _write(parent / "modalias", modalias + "\n")
+    _write(parent / "driver_override", "(null)\n")
+    _link(parent / "subsystem", "../../../bus/platform")
+    _write_power(parent)
+
+
+def _write_power(directory: Path) -> None:
+    for name, text in POWER.items():
+        _write(directory / "power" / name, text)
+
+
+def _of_name(parent: str) -> str:
+    """`4a900000.npu` is the node `npu@4a900000`."""
+    address, _, name = parent.partition(".")
+    return f"{name}@{address}" if name else parent
+
+
+def _lines(values: dict[str, object] | dict[str, str]) -> str:
+    return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o444)
+
+
+def _link(path: Path, target: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_symlink():
+        path.symlink_to(target)
