@@ -38,7 +38,7 @@ def cop2(stream: bytes = STREAM, *, addressing: int = 1) -> bytes:
 
 
 def test_cop1() -> None:
-    assert parse_payload(cop1()) == CommandStream(STREAM, CONFIG, NPU_ID, "COP1")
+    assert parse_payload(cop1()) == CommandStream(STREAM, CONFIG, NPU_ID, "COP1", offset=32)
 
 
 def test_cop1_length_of_more_than_16_bits() -> None:
@@ -49,7 +49,7 @@ def test_cop1_length_of_more_than_16_bits() -> None:
 @pytest.mark.parametrize(("addressing", "separate"), [(1, False), (2, True)])
 def test_cop2(addressing: int, separate: bool) -> None:
     parsed = parse_payload(cop2(addressing=addressing))
-    assert parsed == CommandStream(STREAM, CONFIG, NPU_ID, "COP2", separate_io=separate)
+    assert parsed == CommandStream(STREAM, CONFIG, NPU_ID, "COP2", separate, offset=64)
 
 
 @pytest.mark.parametrize(

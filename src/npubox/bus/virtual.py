@@ -16,6 +16,7 @@ from typing import Protocol
 from npubox.bus.port import BarInfo, PciIdentity, Prot
 
 PAGE = mmap.PAGESIZE
+QUIET_PACE = 0.01  # seconds of the host between timers, while a quiet machine waits for them
 
 
 class DmaFault(Exception):  # noqa: N818 - the bus's own word
@@ -55,8 +56,8 @@ class AddressSpace:
         """See `DmaSpace.map`."""
         if size <= 0 or address < 0 or (address | offset | size) % PAGE:
             raise OSError(errno.EINVAL, f"DMA mapping {address:#x}+{size:#x} is not made of whole pages")
-        memory = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=offset)
-        mapping = DmaMapping(address, size, prot, memory)
+        host = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE, offset=offset)
+        mapping = self._made(DmaMapping(address, size, prot, host))
         with self._lock:
             at = bisect_right(self._starts, address)
             before = self._mappings[at - 1] if at else None
@@ -76,11 +77,11 @@ class AddressSpace:
 
     def sync_for_device(self, address: int, size: int) -> None:
         """See `DmaSpace.sync_for_device`. This space is coherent: nothing to do."""
-        self._check_mapped(address, size)
+        self._mapping(address, size)
 
     def sync_for_cpu(self, address: int, size: int) -> None:
         """See `DmaSpace.sync_for_cpu`."""
-        self._check_mapped(address, size)
+        self._mapping(address, size)
 
     def find(self, address: int, size: int, write: bool = False) -> DmaMapping:
         """The mapping that holds all of [address, address + size). Raises DmaFault."""
@@ -96,11 +97,17 @@ class AddressSpace:
             raise DmaFault(address, size, write, f"mapped without {needed.name} permission")
         return mapping
 
-    def _check_mapped(self, address: int, size: int) -> None:
+    def _made(self, mapping: DmaMapping) -> DmaMapping:
+        """What a new mapping of the host's pages is for the device."""
+        return mapping
+
+    def _mapping(self, address: int, size: int) -> DmaMapping:
+        """The mapping that holds all of [address, address + size); OSError ENOENT without one."""
         with self._lock:
             at = bisect_right(self._starts, address) - 1
             if size < 0 or at < 0 or address + size > self._mappings[at].end:
                 raise OSError(errno.ENOENT, f"no DMA mapping holds {address:#x}+{size:#x}")
+            return self._mappings[at]
 
 
 @dataclass(order=True)
@@ -114,6 +121,22 @@ class _Timer:
         self.cancelled = True
 
 
+class DeviceClock(Protocol):
+    """What a device tells of its time: see `VirtualClock`."""
+
+    def now(self) -> int: ...
+
+    def advance_to(self, moment: int) -> None: ...
+
+    def begin_work(self) -> None: ...
+
+    def end_work(self) -> None: ...
+
+    def begin_hang(self) -> None: ...
+
+    def end_hang(self) -> None: ...
+
+
 class VirtualClock:
     """Device time of one machine, in nanoseconds.
 
@@ -121,6 +144,8 @@ class VirtualClock:
     when it stops making progress with work to do. A driver's `sleep` passes time by itself once no
     device is busy. So a time-out fires only for work that takes that long on the device, however slow
     the host is. `publish`, if given, is told each new time; it must not block.
+
+    Timers that guard against lost answers need time that passes while nobody works: `flow_when` says when.
     """
 
     def __init__(self, publish: Callable[[int], None] | None = None) -> None:
@@ -129,6 +154,8 @@ class VirtualClock:
         self._now = 0
         self._busy = 0
         self._hung = 0
+        self._begun = 0
+        self._quiet: list[Callable[[], bool]] = []
         self._timers: list[_Timer] = []
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
@@ -164,6 +191,7 @@ class VirtualClock:
         """A device has work: until its `end_work`, time passes by the devices' word alone."""
         with self._changed:
             self._busy += 1
+            self._begun += 1
 
     def end_work(self) -> None:
         with self._changed:
@@ -179,6 +207,13 @@ class VirtualClock:
     def end_hang(self) -> None:
         with self._changed:
             self._hung -= 1
+
+    def flow_when(self, quiet: Callable[[], bool]) -> None:
+        """Let time flow to the next timer while no device is busy and `quiet()`, asked on the clock's thread,
+        is true: its device has nothing to do and nothing under way to its driver. With several devices all
+        have to be. One timer every `QUIET_PACE`, so that nobody spins."""
+        with self._changed:
+            self._quiet.append(quiet)
 
     def close(self) -> None:
         """Stop the clock's thread; pending timers never fire."""
@@ -197,19 +232,32 @@ class VirtualClock:
             self._changed.notify_all()
 
     def _run(self) -> None:
+        while (timer := self._await_due()) is not None:
+            timer.callback()
+
+    def _await_due(self) -> _Timer | None:
+        """The next timer whose time has come; None when the clock is closed."""
         while True:
             with self._changed:
                 timer = self._next_due()
-                while timer is None and not self._closed:
-                    self._changed.wait()
-                    timer = self._next_due()
-                if timer is None or self._closed:
-                    return
-            timer.callback()
+                if timer is not None or self._closed:
+                    return None if self._closed else timer
+                may_flow = bool(self._timers and self._quiet and not self._busy)
+                begun = self._begun
+                if self._changed.wait(QUIET_PACE if may_flow else None) or not may_flow:
+                    continue
+            if all(quiet() for quiet in self._quiet):
+                with self._changed:
+                    if self._timers and not self._busy and self._begun == begun:
+                        self._drop_cancelled()
+                        self._pass_to(self._timers[0].deadline if self._timers else self._now)
 
-    def _next_due(self) -> _Timer | None:
+    def _drop_cancelled(self) -> None:
         while self._timers and self._timers[0].cancelled:
             heapq.heappop(self._timers)
+
+    def _next_due(self) -> _Timer | None:
+        self._drop_cancelled()
         if not self._timers:
             return None
         if self._hung:

@@ -51,6 +51,7 @@ class CommandStream:
     npu_id: int
     cop: str  # COP1 or COP2
     separate_io: bool = False  # network inputs in region 3 and outputs in region 4 instead of the arena
+    offset: int = 0  # where in its payload it starts, in bytes
 
     @property
     def generator(self) -> str:
@@ -94,6 +95,7 @@ class Network:
     arena_size: int  # bytes; 0 in a file that carries no offline plan
     content: bytes  # the whole file
     name: str = "the network"  # what messages call it: the path it was read from
+    description: str = ""  # the file's own words
 
     @property
     def compiled(self) -> bool:

@@ -78,6 +78,7 @@ def _parse_cop1(payload: bytes) -> CommandStream:
     words = struct.unpack(f"<{len(payload) // 4}I", payload)
     made_for: tuple[int, int] | None = None
     stream: bytes | None = None
+    start = 0
     at = 1
     while at < len(words):
         action = words[at] & 0xFF
@@ -94,7 +95,8 @@ def _parse_cop1(payload: bytes) -> CommandStream:
                     "its NPU payload holds two command streams; one is taken: compile it by Vela 5"
                 )
             count = words[at] >> 16 | (words[at] >> 8 & 0xFF) << 16
-            stream = _stream(payload, (at + 1) * 4, count * 4)
+            start = (at + 1) * 4
+            stream = _stream(payload, start, count * 4)
             at += 1 + count
         elif action in REFUSED_ACTIONS:
             raise ModelError(
@@ -105,7 +107,7 @@ def _parse_cop1(payload: bytes) -> CommandStream:
     if made_for is None or stream is None:
         missing = "configuration" if made_for is None else "command stream"
         raise ModelError(f"its NPU payload has no {missing}: {AGAIN}")
-    return CommandStream(stream, made_for[0], made_for[1], "COP1")
+    return CommandStream(stream, made_for[0], made_for[1], "COP1", offset=start)
 
 
 def _parse_cop2(payload: bytes) -> CommandStream:
@@ -135,7 +137,7 @@ def _parse_cop2(payload: bytes) -> CommandStream:
         raise ModelError(f"its NPU payload has the unknown COP2 addressing {addressing}: {AGAIN}")
     start = -(-(metadata_at + COP2_METADATA.size) // STREAM_ALIGNMENT) * STREAM_ALIGNMENT
     stream = _stream(payload, start, len(payload) - start)
-    return CommandStream(stream, config, npu_id, "COP2", separate_io=COP2_ADDRESSING[addressing])
+    return CommandStream(stream, config, npu_id, "COP2", COP2_ADDRESSING[addressing], start)
 
 
 def _stream(payload: bytes, start: int, length: int) -> bytes:

@@ -128,6 +128,7 @@ def _network(name: str, content: bytes) -> Network:
         arena_size=_arena_size(tensors, operators),
         content=content,
         name=name,
+        description=_text(model.Description()),
     )
 
 

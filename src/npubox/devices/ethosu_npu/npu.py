@@ -14,7 +14,7 @@ from collections import OrderedDict
 from enum import Enum
 from typing import Protocol
 
-from npubox.bus.virtual import AddressSpace, DmaFault, InterruptLine, VirtualClock
+from npubox.bus.virtual import AddressSpace, DeviceClock, DmaFault, InterruptLine
 from npubox.devices.ethosu_npu.assistant import Assistant
 from npubox.devices.ethosu_npu.assistant import wanted as assistance_wanted
 from npubox.devices.ethosu_npu.configuration import Configuration
@@ -74,7 +74,7 @@ class VirtualNpu:
         self,
         configuration: Configuration,
         dma: AddressSpace,
-        clock: VirtualClock,
+        clock: DeviceClock,
         line: InterruptLine,
         frequency: int,
         observer: RunObserver,
