@@ -2,10 +2,9 @@
 """`[[subsystem]]`: an Ethos-U behind a Cortex-M, as a preset declares it.
 
 `reg`, `memory-region` and `dma-ranges` are the device tree's own: addresses of the CPU, and `[device, cpu,
-size]` to translate them. `mboxes` and `mbox-names` name the mailbox of `npubox.hw.ethosu.mailbox`. The rest is
-what the firmware was built with, at the subsystem's addresses. Source: the project's facts (ethosu-linux.md
-§2.7).
-"""
+size]` to translate them. `mboxes` and `mbox-names` name the mailbox of `npubox.hw.ethosu.mailbox`. The rest
+is what the firmware was built with, at the subsystem's addresses. Source: the project's facts
+(ethosu-linux.md §2.7)."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ from npubox.machines.subsystem import Extent, SubsystemPreset
 
 
 class Queues:
-    """The memory of the two rings, mapped for the subsystem, and `platform` with it for the driver. `close` when
-    both are done."""
+    """The memory of the two rings, mapped for the subsystem, and `platform` with it for the driver. `close`
+    when both are done."""
 
     def __init__(self, preset: SubsystemPreset, port: Port) -> None:
         self._pools: dict[str, MemoryPool] = {}
