@@ -10,10 +10,10 @@ import pytest
 
 from npubox.hw.neuron import address, core_window, udma
 from npubox.hw.neuron.address import PORT_1, dram_address
-from npubox.hw.neuron.descriptors import COMPLETION_FORMAT, Completion, Control, pack_rx, pack_tx
+from npubox.hw.neuron.descriptors import COMPLETION_FORMAT, SIZE, Completion, Control, pack_rx, pack_tx
 from npubox.hw.neuron.pci import Bar
 from npubox.hw.neuron.udma import EngineReg, QueueReg
-from tests.devices.neuron.bench import DATA, SIZE, Bench, wait_until
+from tests.devices.neuron.bench import DATA, Bench, wait_until
 
 FIRST, LAST = Control.FIRST, Control.LAST
 KIB64 = 0x1_0000

@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from npubox.bus.port import BarInfo, PciIdentity
@@ -63,7 +63,7 @@ class Inferentia:
         self._own_dram = None if dram is not None else DramFile.anonymous()
         file = dram or self._own_dram
         assert file is not None
-        self.bars = {
+        self.bars: Mapping[int, BarInfo] = {
             Bar.APB: BarInfo(pci.BAR_SIZE[Bar.APB]),
             Bar.AXI: BarInfo(pci.BAR_SIZE[Bar.AXI]),
             Bar.DRAM: BarInfo(pci.BAR_SIZE[Bar.DRAM], file.areas(), prefetchable=True),
