@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 
+from npubox.core.caller import Caller
 from npubox.core.file import Backing, Mapped, OpenFile, SignalStandIn
 from npubox.core.signal_pipe import SignalPipe
 
@@ -44,10 +45,10 @@ class Description:
         if last:
             self.file.release()
 
-    def mmap(self, length: int, prot: int, flags: int, offset: int) -> Backing:
+    def mmap(self, length: int, prot: int, flags: int, offset: int, caller: Caller) -> Backing:
         """As `OpenFile.mmap`, and count the mapping; it ends with `unmap`."""
         with self._mapping:
-            backing = self.file.mmap(length, prot, flags, offset)
+            backing = self.file.mmap(length, prot, flags, offset, caller)
             self._mappings[offset] += 1
         self.get()
         return backing

@@ -23,10 +23,14 @@ ALWAYS_READY = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLW
 
 
 class Backing(NamedTuple):
-    """What an mmap maps natively: `fd` from `offset` on, in bytes."""
+    """What an mmap maps natively: `fd` from `offset` on, in bytes.
+
+    Where it is not `writable`, a mapping asked for with PROT_WRITE succeeds all the same and is read-only.
+    """
 
     fd: int
     offset: int
+    writable: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class OpenFile(Protocol):
     def ioctl(self, request: int, address: int, caller: Caller) -> int | Pending:
         raise OSError(errno.ENOTTY, f"{self.link} has no ioctl {request:#010x}")
 
-    def mmap(self, length: int, prot: int, flags: int, offset: int) -> Backing:
+    def mmap(self, length: int, prot: int, flags: int, offset: int, caller: Caller) -> Backing:
         """Check a mapping of `length` bytes. The object stays until `release`, or what `Mapped` tells."""
         raise OSError(errno.ENODEV, f"{self.link} cannot be mapped")
 

@@ -133,7 +133,7 @@ class Node:
         """mmap(2) with the checks of the file: EINVAL, EACCES, ENODEV."""
         self._use()
         try:
-            backing = self._description.mmap(length, prot, flags, offset)
+            backing = self._description.mmap(length, prot, flags, offset, own_caller())
             return _map(self._description, backing, length, prot, flags, offset)
         finally:
             self._done()
@@ -232,6 +232,8 @@ def _map(
     description: Description, backing: Backing, length: int, prot: int, flags: int, offset: int
 ) -> Mapping:
     try:
+        if not backing.writable:
+            prot &= ~mmap.PROT_WRITE
         mapping = Mapping(backing.fd, length, flags=flags, prot=prot, offset=backing.offset)
     except BaseException:
         description.unmap(offset)

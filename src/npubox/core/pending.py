@@ -29,7 +29,8 @@ class Completion(Protocol):
 class Pending:
     """Waits for all of `completions`, or `deadline`, or `cancel`, whichever comes first, once.
 
-    `deadline` None waits for ever; the answer is then `result` or OSError `timeout_errno`.
+    `deadline` None waits for ever; the answer is then `result`, which a finishing step may set, or OSError
+    `timeout_errno`, which 0 makes no error.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Pending:
     ) -> None:
         self.deadline = deadline
         self.timeout_errno = timeout_errno
+        self.result = 0
         self._guard = threading.Lock()
         self._error: int | None = None
         self._done_callbacks: list[Callable[[], None]] = []
@@ -83,7 +85,7 @@ class Pending:
             step(error)
         if error is not None:
             raise error
-        return 0
+        return self.result
 
     def wait(self) -> int:
         """Block the calling thread until the wait is over, then `finish`. A signal handler may raise."""

@@ -163,12 +163,13 @@ class ForwardedMachine:
             return answer
         deadline, forever, timeout_errno = answer.numbers[:3]
         pending = Pending([over], None if forever else deadline, timeout_errno)
-        pending.on_finish(lambda error: self._finish(number, error, caller))
+        pending.on_finish(lambda error: self._finish(pending, number, error, caller))
         return pending
 
-    def _finish(self, ticket: int, error: OSError | None, caller: Caller | None) -> None:
+    def _finish(self, pending: Pending, ticket: int, error: OSError | None, caller: Caller | None) -> None:
         self._over.pop(ticket, None)
-        self.call(pack(Kind.FINISH, ticket, (error.errno or errno.EIO) if error else 0), caller)
+        request = pack(Kind.FINISH, ticket, (error.errno or errno.EIO) if error else 0)
+        pending.result = self.call(request, caller).numbers[0]
 
     def _converse(self, request: bytes, caller: Caller | None) -> Packet:
         if self._gone:
@@ -274,13 +275,15 @@ class ForwardedFile(OpenFile):
         answer = self._machine.call_with(ticket, packet, caller)
         return answer if isinstance(answer, Pending) else answer.numbers[0]
 
-    def mmap(self, length: int, prot: int, flags: int, offset: int) -> Backing:
-        answer = self._machine.call(pack(Kind.MMAP, self.number, length, prot, flags, offset))
+    def mmap(self, length: int, prot: int, flags: int, offset: int, caller: Caller) -> Backing:
+        request = pack(Kind.MMAP, self.number, length, prot, flags, offset, caller.pid)
+        answer = self._machine.call(request, caller)
         assert answer.fd is not None
+        start, writable = answer.numbers[0], bool(answer.numbers[1])
         if self._owned is not None and os.path.sameopenfile(answer.fd, self._owned):
             os.close(answer.fd)
-            return Backing(self._owned, answer.numbers[0])
-        return Backing(self._machine.keep(answer.fd), answer.numbers[0])
+            return Backing(self._owned, start, writable)
+        return Backing(self._machine.keep(answer.fd), start, writable)
 
     def poll(self) -> int:
         return self._machine.call(pack(Kind.POLL, self.number)).numbers[0]

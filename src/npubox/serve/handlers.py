@@ -8,6 +8,7 @@ it came to the program (dup, fork, exec, SCM_RIGHTS). Everything else proceeds t
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -212,8 +213,9 @@ class NodeHandlers:
         file, stand_in = served.file, served.file.stand_in
         if isinstance(file, Mapped) and isinstance(stand_in, NodeStandIn):
             self._sweep(file, stand_in.fd)
-        backing = file.mmap(length, prot, flags, offset)
-        if not isinstance(stand_in, NodeStandIn | PagesStandIn) or backing != (stand_in.fd, offset):
+        backing = file.mmap(length, prot, flags, offset, self._caller(call))
+        native = isinstance(stand_in, NodeStandIn | PagesStandIn) and backing[:2] == (stand_in.fd, offset)
+        if not native or (prot & mmap.PROT_WRITE and not backing.writable):
             raise OSError(errno.ENODEV, f"a mapping of {served.path} lies elsewhere, which is not served yet")
         return PROCEED
 

@@ -28,7 +28,8 @@ class Kind(IntEnum):
     IOCTL = auto()
     """Launch: file, request, address, process, ticket. Answer: result, or WAITS."""
     MMAP = auto()
-    """Launch: file, length, protection, flags, offset. Answer: offset in the descriptor that comes along."""
+    """Launch: file, length, protection, flags, offset, process. Answer: offset in the descriptor that comes
+    along, whether it may be written."""
     POLL = auto()
     """Launch: file. Answer: events."""
     CHANGES = auto()

@@ -274,12 +274,15 @@ class _Connection:
 
     def _ioctl(self, request: Packet) -> bytes:
         _, what, address, pid, ticket = request.numbers[:5]
-        sys_admin = lambda: bool(self.ask(pack(Kind.RIGHTS)).numbers[0])  # noqa: E731
-        caller = Caller(pid, sys_admin, _CallerMemory(self), _CallerFiles(self))
-        result = self._file(request).ioctl(unsigned(what), unsigned(address), caller)
+        result = self._file(request).ioctl(unsigned(what), unsigned(address), self._caller(pid))
         if not isinstance(result, Pending):
             return pack(Kind.ANSWER, result)
         return pack(Kind.ANSWER, result.finish()) if result.done else self._wait(result, ticket)
+
+    def _caller(self, pid: int) -> Caller:
+        """Who makes the request in progress."""
+        sys_admin = lambda: bool(self.ask(pack(Kind.RIGHTS)).numbers[0])  # noqa: E731
+        return Caller(pid, sys_admin, _CallerMemory(self), _CallerFiles(self))
 
     def _read(self, request: Packet) -> bytes:
         _, size, nonblocking, ticket = request.numbers[:4]
@@ -313,9 +316,9 @@ class _Connection:
         return pack(Kind.ANSWER, pending.finish())
 
     def _mmap(self, request: Packet) -> tuple[bytes, int]:
-        _, length, prot, flags, offset = request.numbers[:5]
-        backing = self._file(request).mmap(unsigned(length), prot, flags, unsigned(offset))
-        return pack(Kind.ANSWER, backing.offset), backing.fd
+        _, length, prot, flags, offset, pid = request.numbers
+        backing = self._file(request).mmap(unsigned(length), prot, flags, unsigned(offset), self._caller(pid))
+        return pack(Kind.ANSWER, backing.offset, int(backing.writable)), backing.fd
 
     def _forgotten(self, request: Packet) -> bytes:
         file = self._file(request)

@@ -33,7 +33,7 @@ class DrmOpenFile(OpenFile):
     def ioctl(self, request: int, address: int, caller: Caller) -> int | Pending:
         return dispatch(self.drm, request, address, caller)
 
-    def mmap(self, length: int, prot: int, flags: int, offset: int) -> Backing:
+    def mmap(self, length: int, prot: int, flags: int, offset: int, caller: Caller) -> Backing:
         """OSError EINVAL, EACCES, ENODEV."""
         with self.device.lock:
             item = find_mappable(self.drm, self._flags, length, prot, flags, offset)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver: the chips of a machine, and what they share."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+
+from npubox.bus.port import PciDevice
+from npubox.core.lock import DeviceLock
+from npubox.drivers.misc.neuron.crwl import CoreMarks
+from npubox.drivers.misc.neuron.device import NeuronDevice
+from npubox.drivers.misc.neuron.host_memory import AddressFile, HostBus
+from npubox.drivers.misc.neuron.policy import Policy
+from npubox.drivers.misc.neuron.process_watch import ProcessWatch
+from npubox.hw.neuron.pci import DEVICE_IDS, VENDOR_ID
+
+
+class NeuronDriver:
+    """Drives every chip of a machine; `devices` in order of their index.
+
+    `isolate` keeps processes apart: each reaches its own memory and the cores that it marked, nothing else.
+    """
+
+    def __init__(
+        self,
+        ports: Sequence[PciDevice],
+        files: Sequence[AddressFile],
+        policy: Policy = Policy.STRICT,
+        *,
+        isolate: bool = False,
+    ) -> None:
+        """Probe and reset every chip. `files` take each chip's host memory, and stay their maker's to close.
+        OSError ENODEV for a port that is no Inferentia."""
+        for port in ports:
+            if port.identity.vendor != VENDOR_ID or port.identity.device not in DEVICE_IDS:
+                raise OSError(errno.ENODEV, f"{port.identity.address} is no Inferentia")
+        self.policy = policy
+        self.isolate = isolate
+        self.lock = DeviceLock()
+        self.bus = HostBus([port.dma for port in ports])
+        self.marks = CoreMarks()
+        self.devices = [NeuronDevice(self, *of) for of in zip(range(len(ports)), ports, files, strict=True)]
+        self.unplugged = False
+        self._watch = ProcessWatch(self._died)
+        for device in self.devices:
+            device.full_reset()
+
+    @property
+    def strict(self) -> bool:
+        return self.policy is Policy.STRICT
+
+    def device(self, index: int) -> NeuronDevice:
+        """OSError EINVAL for a device that is not there."""
+        if not 0 <= index < len(self.devices):
+            raise OSError(errno.EINVAL, f"there is no device {index}")
+        return self.devices[index]
+
+    def unmark_cores(self, pid: int) -> None:
+        """A process is gone, or closed its O_WRONLY file: its core marks go."""
+        self.marks.release(pid)
+
+    def watch_process(self, pid: int) -> None:
+        """Clean up behind a process that dies while others still hold its descriptors."""
+        self._watch.add(pid)
+
+    def _died(self, pid: int) -> None:
+        with self.lock:
+            for device in self.devices:
+                if device.processes.forget(pid):
+                    device.process_gone(pid)
+            self.unmark_cores(pid)
+
+    def close(self) -> None:
+        """Power down: calls that wait fail with ENODEV, and so do all later ones."""
+        self.unplugged = True
+        self._watch.close()
+        for device in self.devices:
+            device.close()
