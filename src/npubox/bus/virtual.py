@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import heapq
 import itertools
@@ -11,6 +12,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from npubox.bus.port import BarInfo, PciIdentity, Prot
@@ -42,6 +44,11 @@ class DmaMapping:
     @property
     def end(self) -> int:
         return self.address + self.size
+
+    @cached_property
+    def pointer(self) -> int:
+        """Where `memory` is in this process; good as long as this object is held."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
 
 class AddressSpace:
@@ -85,13 +92,18 @@ class AddressSpace:
 
     def find(self, address: int, size: int, write: bool = False) -> DmaMapping:
         """The mapping that holds all of [address, address + size). Raises DmaFault."""
+        mapping = self.at(address, size, write)
+        if address + size > mapping.end:
+            raise DmaFault(mapping.end, size, write, f"runs past the buffer that ends at {mapping.end:#x}")
+        return mapping
+
+    def at(self, address: int, size: int, write: bool = False) -> DmaMapping:
+        """The mapping that holds `address`, of an access of `size` bytes maybe a part. Raises DmaFault."""
         with self._lock:
             at = bisect_right(self._starts, address) - 1
             mapping = self._mappings[at] if at >= 0 else None
         if mapping is None or address >= mapping.end:
             raise DmaFault(address, size, write, "nothing is mapped there")
-        if address + size > mapping.end:
-            raise DmaFault(mapping.end, size, write, f"runs past the buffer that ends at {mapping.end:#x}")
         needed = Prot.WRITE if write else Prot.READ
         if not mapping.prot & needed:
             raise DmaFault(address, size, write, f"mapped without {needed.name} permission")

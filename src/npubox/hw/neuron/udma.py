@@ -192,6 +192,9 @@ class CompCfg(IntFlag):
     NO_COALESCING = 1 << 1
 
 
+TDMA_SIZE = 0x1000
+
+
 class TdmaReg(IntEnum):
     """Byte offsets from the TDMA wrapper's base."""
 

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device's half of a `[[subsystem]]`: its hardware, in this process or in one of its own, and the
+platform that its driver probes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import asdict
+from typing import Any
+
+from npubox.bus.host import DeviceHost
+from npubox.bus.incoherent import IncoherentSpace
+from npubox.bus.port import MemoryPool, PlatformDevice, Port, Prot, device_address
+from npubox.bus.virtual import AddressSpace, InterruptLine, VirtualClock, VirtualPort
+from npubox.devices import kernel_cache
+from npubox.devices.ethosu_npu.configuration import CONFIGURATIONS
+from npubox.devices.ethosu_npu.faults import Fault
+from npubox.devices.ethosu_subsystem.configuration import Range, SubsystemConfiguration
+from npubox.devices.ethosu_subsystem.faults import InferenceReport, SubsystemInjection
+from npubox.devices.ethosu_subsystem.subsystem import InferenceObserver, VirtualSubsystem
+from npubox.hw.ethosu.core_interface import CoreStatus
+from npubox.hw.ethosu.registers import Status
+from npubox.machines.subsystem import Extent, SubsystemPreset
+
+
+class Queues:
+    """The memory of the two rings, mapped for the subsystem, and `platform` with it for the driver. `close`
+    when both are done."""
+
+    def __init__(self, preset: SubsystemPreset, port: Port) -> None:
+        self._pools: dict[str, MemoryPool] = {}
+        for name, place in preset.reg.items():
+            fd = os.memfd_create(f"npubox-{name}", os.MFD_CLOEXEC)
+            self._pools[name] = MemoryPool(place.address, fd, 0, place.size)
+            os.ftruncate(fd, place.size)
+            address = _device_range(preset, place).address
+            port.dma.map(address, fd, 0, place.size, Prot.READ | Prot.WRITE)
+        region = preset.memory_region
+        self.platform = PlatformDevice(
+            name=preset.name,
+            port=port,
+            dma_start=region.address,
+            dma_end=region.address + region.size,
+            compatible=preset.compatible,
+            memory=self._pools,
+            dma_ranges=preset.dma_ranges,
+        )
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            os.close(pool.fd)
+
+
+class LocalSubsystem:
+    """The hardware in this process, with `port` for its driver."""
+
+    def __init__(self, preset: SubsystemPreset, clock: VirtualClock, observer: InferenceObserver) -> None:
+        dma = _space(preset)
+        line = InterruptLine()
+        self.subsystem = VirtualSubsystem(device_configuration(preset), dma, clock, line, observer)
+        self.port = VirtualPort(self.subsystem, dma, clock, line)
+
+
+def run_subsystem(preset: SubsystemPreset, channel: socket.socket) -> None:
+    """The hardware's own process: serve it until the driver's end of `channel` closes."""
+    kernel_cache.mark_complete()
+    host = DeviceHost(channel)
+    dma = _space(preset)
+    line = InterruptLine()
+    line.connect(0, host.interrupt)
+    subsystem = VirtualSubsystem(device_configuration(preset), dma, host.clock, line, _Reporter(host))
+    host.run(subsystem, dma, lambda order: subsystem.inject(SubsystemInjection(order.decode())))
+
+
+class _Reporter:
+    """Tells the control channel in the driver's process of inferences."""
+
+    def __init__(self, host: DeviceHost) -> None:
+        self._host = host
+
+    def inference_finished(self, report: InferenceReport) -> None:
+        self._host.report(json.dumps(asdict(report)).encode())
+
+
+def read_report(data: bytes) -> InferenceReport:
+    """What `run_subsystem` reports over its channel."""
+    fields: dict[str, Any] = json.loads(data)
+    fault = fields.pop("fault")
+    if fault is not None:
+        fault = Fault(status=Status(fault.pop("status")), **fault)
+    return InferenceReport(status=CoreStatus(fields.pop("status")), fault=fault, **fields)
+
+
+def device_configuration(preset: SubsystemPreset) -> SubsystemConfiguration:
+    """The subsystem that a preset describes. The rings are where the driver's addresses translate to."""
+    return SubsystemConfiguration(
+        name=preset.name,
+        npu=CONFIGURATIONS[preset.accelerator],
+        npus=preset.npus,
+        frequency=preset.frequency,
+        in_queue=_device_range(preset, preset.reg["in_queue"]),
+        out_queue=_device_range(preset, preset.reg["out_queue"]),
+        arena=Range(preset.arena.address, preset.arena.size),
+        fast_memory=None
+        if preset.fast_memory is None
+        else Range(preset.fast_memory.address, preset.fast_memory.size),
+        flash=preset.flash,
+        networks=preset.network_files(),
+    )
+
+
+def _device_range(preset: SubsystemPreset, place: Extent) -> Range:
+    return Range(device_address(preset.dma_ranges, place.address, place.size), place.size)
+
+
+def _space(preset: SubsystemPreset) -> AddressSpace:
+    return IncoherentSpace() if preset.incoherent else AddressSpace()
