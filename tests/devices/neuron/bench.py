@@ -111,7 +111,7 @@ class Queue:
 
     def __init__(self, bench: Bench, engine: int, queue: int, length: int, tx: int, rx: int) -> None:
         self.bench = bench
-        self.engine = engine
+        self.number = engine << 4 | queue
         self.length = length
         self.tx_ring, self.rx_ring = tx, rx
         self.m2s = udma.engine_base(engine) + udma.m2s_queue(queue)

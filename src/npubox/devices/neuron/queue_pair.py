@@ -69,7 +69,8 @@ class QueuePair:
         done, stopped = self._execute(packets)
         with self._lock:
             if resets == self._resets:
-                self.fault = stopped or fault or self._retire(packets[:done], completes)
+                unwritten = self._retire(packets[:done], completes)
+                self.fault = stopped or unwritten or fault
                 self._awaits_more_than = pending if not packets else None
         size = sum(copy.size for packet in packets[:done] for copy in packet.copies)
         return size * 1000 // BYTES_PER_MICROSECOND + done * PACKET_NANOSECONDS, self.fault

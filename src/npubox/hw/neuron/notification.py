@@ -60,5 +60,3 @@ class ErrorCode(IntEnum):
     """More descriptors announced than the ring holds."""
     DENIED = 10
     """The access gate (`hw.neuron.gate`) does not grant the address to the queue's owner."""
-    BUFFERS_SHORT = 11
-    """A packet is longer than the buffers that a whole ring of destinations offers."""
