@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every number, size and offset of the three generations of ethosu.h, as ethosu-linux.md §1.2 and §1.3 have them."""
+"""Every number, size and offset of three generations of ethosu.h (facts, ethosu-linux.md §1.2, §1.3)."""
 
 from __future__ import annotations
 
@@ -84,7 +84,14 @@ LAYOUTS: dict[type[ctypes.Structure], tuple[int, dict[str, int]]] = {
     nxp.PmuCounts: (24, {"events": 0, "cycle_count": 16}),
     nxp.InferenceCreate: (
         160,
-        {"ifm_count": 0, "ifm_fd": 4, "ofm_count": 68, "ofm_fd": 72, "inference_type": 136, "pmu_config": 140},
+        {
+            "ifm_count": 0,
+            "ifm_fd": 4,
+            "ofm_count": 68,
+            "ofm_fd": 72,
+            "inference_type": 136,
+            "pmu_config": 140,
+        },
     ),
     nxp.MemoryLayout: (
         272,
@@ -122,7 +129,7 @@ def test_number(declared: Ioctl[Any], number: int) -> None:
 
 
 def test_every_declared_ioctl_is_in_the_table() -> None:
-    declared = [*arm.IOCTLS, *nxp.IOCTLS, *nxp.STAGING_IOCTLS]
+    declared: list[Ioctl[Any]] = [*arm.IOCTLS, *nxp.IOCTLS, *nxp.STAGING_IOCTLS]
     assert [ioctl.number for ioctl in declared] == [number for _, number in NUMBERS]
     assert len({ioctl.number for ioctl in declared}) == len(declared)
 

@@ -38,6 +38,19 @@ def unnamed_file() -> tuple[int, str]:
     )
 
 
+def allocate_pages(size: int) -> int:
+    """An unnamed file of `size` zero bytes, whole pages, that are there already; OSError ENOMEM."""
+    fd, directory = _open_unnamed()
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        os.close(fd)
+        raise OSError(
+            errno.ENOMEM, f"{directory} has no room for a buffer of {size} bytes ({error.strerror})"
+        ) from error
+    return fd
+
+
 class Store:
     """Memory for buffer objects, in pages, zero when fresh. Guarded by its device's lock.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ethosu.h: the ABI of Arm's Linux driver for an Ethos-U subsystem, generation 2022.06, and what NXP's share of it.
+"""ethosu.h: the ABI of Arm's Linux driver for an Ethos-U subsystem, of its generation 2022.06.
 
 The direction bits of these numbers lie: which arguments are read and which are written is in the driver's
 table. Source: the project's facts (ethosu-linux.md §1.2, §1.3).

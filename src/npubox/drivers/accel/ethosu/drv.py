@@ -24,8 +24,9 @@ from npubox.core.drm.queue import Entity, JobQueue
 from npubox.core.pending import Pending
 from npubox.core.usermem import CHUNK, UserMemory
 from npubox.drivers.accel.ethosu.cmdstream import Policy, frame, validate
-from npubox.drivers.accel.ethosu.gem import DeviceMemory, EthosuBo
+from npubox.drivers.accel.ethosu.gem import EthosuBo
 from npubox.drivers.accel.ethosu.job import JOB_TIMEOUT, Npu, check_job
+from npubox.drivers.memory import DeviceMemory
 from npubox.hw.ethosu.registers import Product, Reg
 from npubox.uapi import ethosu_accel as uapi
 
