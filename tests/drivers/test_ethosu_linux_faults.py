@@ -84,9 +84,9 @@ def let_pass(port: FakeSubsystem, milliseconds: int) -> None:
 def test_a_long_inference_is_pinged_and_left_alone(program: Program, port: FakeSubsystem) -> None:
     port.holds = {INFERENCE}
     fd, _ = start(program)
-    let_pass(port, 50_000)
+    let_pass(port, 8_500)
     assert (status(program, fd), port.boots) == (RUNNING, 1)
-    assert len(port.sent(PING)) > 10
+    assert len(port.sent(PING)) > 2
     port.answer_held()
     assert status(program, fd) is OK
 
@@ -112,11 +112,11 @@ def test_a_lost_inference_fails_alone(program: Program, port: FakeSubsystem) -> 
     port.holds = {INFERENCE}
     lost, _ = start(program)
     port.held.clear()
-    let_pass(port, 30_000)
+    let_pass(port, 4_000)
     port.holds = set()
     other, _ = start(program)
     assert status(program, other) is OK
-    let_pass(port, 29_500)
+    let_pass(port, 4_500)
     assert status(program, lost) is RUNNING
     port.clock.advance(500 * MS)
     assert status(program, lost) is ERROR
@@ -128,7 +128,7 @@ def test_each_oldest_inference_has_its_time(program: Program, port: FakeSubsyste
     port.holds = {INFERENCE}
     fds = [start(program)[0] for _ in range(3)]
     for fd in fds:
-        let_pass(port, 40_000)
+        let_pass(port, 8_000)
         held, port.held = port.held[0], port.held[1:]
         port.answer(*held)
         assert status(program, fd) is OK
@@ -139,7 +139,7 @@ def test_each_oldest_inference_has_its_time(program: Program, port: FakeSubsyste
 
 
 def time_out(program: Program, port: FakeSubsystem, fd: int) -> None:
-    let_pass(port, 66_000)
+    let_pass(port, 9_000)
     assert wait(program, port, fd) is ERROR
     works(program, port)
     assert port.boots == 2

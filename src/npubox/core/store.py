@@ -40,7 +40,7 @@ def unnamed_file() -> tuple[int, str]:
 
 def allocate_pages(size: int) -> int:
     """An unnamed file of `size` zero bytes, whole pages, that are there already; OSError ENOMEM."""
-    fd, directory = _open_unnamed()
+    fd, directory = unnamed_file()
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:

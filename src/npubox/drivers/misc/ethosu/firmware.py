@@ -39,7 +39,7 @@ class Timeouts:
     cancel: int = 2000 * MS
     watchdog: int = 3000 * MS
     boot: int = 1000 * MS
-    inference: int = 60_000 * MS
+    inference: int = 9000 * MS
 
 
 class Firmware:
