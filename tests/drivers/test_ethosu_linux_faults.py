@@ -331,7 +331,7 @@ NAMES = ("device", "model", "input", "output", "network", "inference")
 
 @pytest.mark.parametrize("last", NAMES)
 def test_files_closed_in_every_order_during_a_run(last: str) -> None:
-    """Nothing is freed early: the run reads and writes its buffers. Nothing leaks: in the end all are gone."""
+    """Nothing is freed early: the run uses its buffers. Nothing leaks: in the end all are gone."""
     with plugged() as (port, device):
         for order in itertools.permutations([name for name in NAMES if name != last]):
             check_order(port, device, (*order, last))
