@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from npubox.core.file import PagesStandIn, SignalStandIn
+from npubox.core.file import Backing, OpenFile, PagesStandIn, SignalStandIn
 from npubox.drivers.misc.ethosu.drv import EthosuDevice
 from npubox.drivers.misc.ethosu.file import Policy
 from npubox.hw.ethosu import core_interface as core
@@ -54,8 +54,12 @@ def buffer(program: Program, capacity: int, content: bytes = b"") -> int:
 
 
 def pages(program: Program, fd: int) -> mmap.mmap:
-    backing = program.files.files[fd].mmap(1, mmap.PROT_READ, mmap.MAP_SHARED, 0)
+    backing = program.files.files[fd].mmap(1, mmap.PROT_READ, mmap.MAP_SHARED, 0, program.caller)
     return mmap.mmap(backing.fd, mmap.PAGESIZE, offset=backing.offset)
+
+
+def mapped(program: Program, file: OpenFile, length: int, offset: int) -> Backing:
+    return file.mmap(length, mmap.PROT_READ, mmap.MAP_SHARED, offset, program.caller)
 
 
 def window(program: Program, fd: int) -> tuple[int, int]:
@@ -166,13 +170,13 @@ def test_a_buffer_is_zeroed_memory_behind_an_fd(program: Program, port: FakeSubs
 @pytest.mark.parametrize(("offset", "length"), [(0, 8193), (4096, 4097), (8192, 1)])
 def test_mapping_beyond_a_buffer_is_enxio(program: Program, offset: int, length: int) -> None:
     file = program.files.files[buffer(program, 5000)]
-    assert errno_of(file.mmap, length, mmap.PROT_READ, mmap.MAP_SHARED, offset) == errno.ENXIO
+    assert errno_of(mapped, program, file, length, offset) == errno.ENXIO
 
 
 def test_nothing_else_can_be_mapped(program: Program) -> None:
     for fd in (program.device, network(program)):
         file = program.files.files[fd]
-        assert errno_of(file.mmap, 4096, mmap.PROT_READ, mmap.MAP_SHARED, 0) == errno.ENODEV
+        assert errno_of(mapped, program, file, 4096, 0) == errno.ENODEV
 
 
 def test_the_window(program: Program) -> None:

@@ -52,7 +52,7 @@ class Buffer(EthosuFile):
         self.device.memory.unmap(self.address, self._pages)
         os.close(self._fd)
 
-    def mmap(self, length: int, prot: int, flags: int, offset: int) -> Backing:
+    def mmap(self, length: int, prot: int, flags: int, offset: int, caller: Caller) -> Backing:
         if offset + page_align(length) > self._pages:
             raise OSError(errno.ENXIO, f"a buffer of {self.capacity} bytes has no {offset}+{length}")
         return Backing(self._fd, offset)
