@@ -7,7 +7,6 @@ import ctypes
 import mmap
 import os
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,25 +109,25 @@ class Host:
 
     # Messages
 
-    def send(
-        self, kind: int, payload: Any = None, *, magic: int = ci.MAGIC, length: int | None = None
-    ) -> None:
+    def send(self, kind: int, payload: Any = None, *, length: int | None = None, ring: bool = True) -> None:
         data = b"" if payload is None else bytes(payload)
-        self.send_bytes(bytes(ci.Message(magic, kind, len(data) if length is None else length)) + data)
+        header = ci.Message(ci.MAGIC, kind, len(data) if length is None else length)
+        self.send_bytes(bytes(header) + data, ring=ring)
 
-    def send_bytes(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes, *, ring: bool = True) -> None:
         base, size, at = ctypes.sizeof(self._header), self.in_queue.size, self.in_queue.write
         for number, value in enumerate(data):
             self.memory[base + (at + number) % size] = value
         self.in_queue.write = (at + len(data)) % size
+        if ring:
+            self.ring()
+
+    def ring(self) -> None:
         self.port.write32(MailboxReg.TX_SET, Doorbell.RING)
 
     def settle(self) -> None:
-        """Wait until the firmware has read everything."""
-        deadline = time.monotonic() + PATIENCE
-        while self.in_queue.read != self.in_queue.write:
-            assert time.monotonic() < deadline, "the firmware does not read its queue"
-            time.sleep(0.0005)
+        """Wait until nothing works any more: all is done, or stuck."""
+        self.clock.sleep(1)
 
     def ask(self, kind: int, payload: Any = None) -> Any:
         """Send a message and give the payload of the next answer."""
@@ -149,6 +148,7 @@ class Host:
         *,
         events: Sequence[int] = (),
         cycles: bool = False,
+        ring: bool = True,
     ) -> int:
         """Send an inference request; its id."""
         request = ci.InferenceReq(user_arg=self._next_id, network=network)
@@ -160,7 +160,7 @@ class Host:
             request.ofm[number] = ci.Buffer(place.address, place.size)
         request.pmu_event_config[: len(events)] = list(events)
         request.pmu_cycle_counter_enable = cycles
-        self.send(ci.MessageType.INFERENCE_REQ, request)
+        self.send(ci.MessageType.INFERENCE_REQ, request, ring=ring)
         return int(request.user_arg)
 
     def result(self, user_arg: int) -> ci.InferenceRsp:

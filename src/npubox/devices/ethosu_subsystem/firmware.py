@@ -63,6 +63,7 @@ class Firmware:
         self._working = True
         self._alive = True
         self._hung = False
+        self._moment = 0
         self._finished: deque[InferenceRsp] = deque()
         self._tasks: list[InferenceTask] = []
         self._queues: tuple[InQueue, OutQueue] | None = None
@@ -159,7 +160,8 @@ class Firmware:
         self.wake()
 
     def _serve(self, inbox: InQueue, answers: Answers) -> None:
-        """Until there is nothing left: answers of inferences, then messages."""
+        """Until there is nothing left: answers of inferences, then messages. What lies in the queue at once
+        has come at once, however long reading it takes the host that this runs on."""
         self._hardware.board.take_doorbell()
         while self._alive:
             answers.send_overdue()
@@ -172,7 +174,9 @@ class Firmware:
             if self._hardware.injections.take(SubsystemInjection.HANG):
                 self._hung = True
                 return
-            self._receive(inbox, answers)
+            self._moment, end = self._hardware.clock.now(), inbox.end
+            while inbox.available and inbox.position != end:
+                self._receive(inbox, answers)
 
     def _receive(self, inbox: InQueue, answers: Answers) -> None:
         """One message. The payload's size is that of its type: `length` is not looked at."""
@@ -221,7 +225,7 @@ class Firmware:
         answers.send(capabilities(request.user_arg, self._hardware.drivers[0]))
 
     def _inference(self, request: InferenceReq, answers: Answers) -> None:
-        if not self._hardware.schedule.push(request):
+        if not self._hardware.schedule.push(request, self._moment):
             answers.send(InferenceRsp(user_arg=request.user_arg, status=CoreStatus.REJECTED))
 
     def _cancel(self, request: CancelInferenceReq, answers: Answers) -> None:

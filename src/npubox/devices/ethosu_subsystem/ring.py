@@ -44,6 +44,16 @@ class Ring:
 class InQueue(Ring):
     """What the host writes."""
 
+    @property
+    def position(self) -> int:
+        """Where the next message starts."""
+        return int(self._header.read)
+
+    @property
+    def end(self) -> int:
+        """Where what has been written ends."""
+        return int(self._header.write)
+
     def read(self, count: int) -> bytes | None:
         """The next `count` bytes, None where there are fewer."""
         if count > self.available:

@@ -67,6 +67,7 @@ class Schedule(Generic[RequestT]):
         self._changed = threading.Condition()
         self._fifo: deque[tuple[RequestT, int]] = deque()
         self._npus = [_Npu() for _ in range(npus)]
+        self._working = False
         self._stopped = True
 
     def start(self) -> None:
@@ -77,19 +78,16 @@ class Schedule(Generic[RequestT]):
         """Forget what waits, and have `take` return None."""
         with self._changed:
             self._stopped = True
-            for _ in self._fifo:
-                self._clock.end_work()
             self._fifo.clear()
-            self._changed.notify_all()
+            self._flow()
 
-    def push(self, request: RequestT) -> bool:
-        """Queue an inference that arrived now; False where the FIFO is full."""
+    def push(self, request: RequestT, arrival: int) -> bool:
+        """Queue an inference that came at device time `arrival`; False where the FIFO is full."""
         with self._changed:
             if len(self._fifo) >= self._depth:
                 return False
-            self._clock.begin_work()
-            self._fifo.append((request, self._clock.now()))
-            self._changed.notify_all()
+            self._fifo.append((request, arrival))
+            self._flow()
             return True
 
     def remove(self, user_arg: int) -> bool:
@@ -98,7 +96,7 @@ class Schedule(Generic[RequestT]):
             for entry in self._fifo:
                 if entry[0].user_arg == user_arg:
                     self._fifo.remove(entry)
-                    self._clock.end_work()
+                    self._flow()
                     return True
             return False
 
@@ -113,7 +111,7 @@ class Schedule(Generic[RequestT]):
             state = self._npus[npu]
             state.busy = True
             state.time = max(state.time, arrival)
-            self._changed.notify_all()
+            self._flow()
             return request
 
     def release(self, npu: int) -> None:
@@ -121,8 +119,6 @@ class Schedule(Generic[RequestT]):
         with self._changed:
             self._npus[npu].busy = False
             self._flow()
-            self._clock.end_work()
-            self._changed.notify_all()
 
     def time_of(self, npu: int) -> int:
         with self._changed:
@@ -133,26 +129,28 @@ class Schedule(Generic[RequestT]):
             state = self._npus[npu]
             state.time = max(state.time, moment)
             self._flow()
-            if self._fifo:
-                self._changed.notify_all()
 
     def set_stuck(self, npu: int, stuck: bool) -> None:
         """A stuck NPU holds up nobody, and is no reason for time to stand still."""
         with self._changed:
             self._npus[npu].stuck = stuck
-            if stuck:
-                self._clock.end_work()
-            else:
-                self._clock.begin_work()
             self._flow()
-            self._changed.notify_all()
 
     def _flow(self) -> None:
-        busy = [state.time for state in self._npus if state.busy and not state.stuck]
+        """Something changed: let time pass as far as it has, and tell whether it passes by the NPUs' word."""
+        able = [state for state in self._npus if not state.stuck]
+        busy = [state.time for state in able if state.busy]
         if busy:
             self._clock.advance_to(min(busy))
         elif not self._fifo:
             self._clock.advance_to(max(state.time for state in self._npus))
+        working = bool(busy or (able and self._fifo))
+        if working and not self._working:
+            self._clock.begin_work()
+        elif self._working and not working:
+            self._clock.end_work()
+        self._working = working
+        self._changed.notify_all()
 
     def _may_start(self, npu: int) -> bool:
         own = self._npus[npu]
