@@ -15,22 +15,23 @@ from npubox.hw.ethosu.registers import Product
 from npubox.machines import PresetInfo, presets
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
+WITH_NPU = [preset for preset in presets() if preset.accelerator is not None]
 
 
 def test_each_configuration_has_one_owner_of_its_name() -> None:
-    names = Counter(name for preset in presets() for name in preset.devices)
+    names = Counter(name for preset in WITH_NPU for name in preset.devices)
     assert names == Counter(list(CONFIGURATIONS))
-    assert all({*preset.devices} <= {preset.accelerator} for preset in presets())
+    assert all({*preset.devices} <= {preset.accelerator} for preset in WITH_NPU)
     with npubox.open("ethos-u65-256") as device:
         assert device.machine is not None
         assert device.machine.info.name == "imx93"
 
 
-@pytest.mark.parametrize("preset", presets(), ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", WITH_NPU, ids=lambda preset: preset.name)
 def test_digits_on_each_machine(preset: PresetInfo) -> None:
     with np.load(DIGITS / "test.npz") as stored:
         inputs, expected = stored["inputs"][:3], stored["expected"][:3]
-    configuration = CONFIGURATIONS[preset.accelerator]
+    configuration = CONFIGURATIONS[str(preset.accelerator)]
     with npubox.open(preset.name) as device, device.load(DIGITS / "digits.tflite") as network:
         assert device.npu.config == configuration.config
         assert device.policy == ("hardware" if configuration.product is Product.U55 else "mainline")

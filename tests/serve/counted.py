@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from npubox.machines.npu_part import SplitNpuPart
 from npubox.machines.preset import find_preset
 from npubox.serve.execute import Request, execute
 from npubox.serve.preset import PresetMachine
@@ -26,9 +27,10 @@ class CountedMachine(PresetMachine):
         self._report = report
 
     def close(self) -> None:
-        machine = self.machine
-        if machine is not None:
-            device = machine.device
+        if self.parts is not None:
+            (part,) = self.parts.parts
+            assert isinstance(part, SplitNpuPart)
+            device = part.device
             deadline = time.monotonic() + PATIENCE
             while device.object_count and time.monotonic() < deadline:
                 time.sleep(0.01)

@@ -25,9 +25,9 @@ from npubox.core.drm.open_file import DrmOpenFile
 from npubox.core.nodes import NodeInfo, accel_node
 from npubox.core.pending import Pending
 from npubox.core.usermem import UserMemory
+from npubox.machines.part import JobWatcher
 from npubox.serve.execute import Request, execute
 from npubox.serve.launch import Wish
-from npubox.serve.machine import JobWatcher
 from npubox.uapi.ioctl import iowr
 from tests.core.refaccel import RefAccel, Word
 

@@ -15,7 +15,7 @@ def devices(json: options.Json = False) -> None:
     """List the virtual machines that can be powered up, and the host's real NPU nodes."""
     from npubox import machines
 
-    presets = [
+    presets: list[dict[str, Any]] = [
         {
             "name": preset.name,
             "accelerator": preset.accelerator,

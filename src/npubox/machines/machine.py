@@ -1,107 +1,158 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The builder: plugs a preset's devices into a bus and binds their drivers."""
+"""The builder: powers a preset's parts up, in this process or with their devices in processes of their
+own."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from npubox.bus.port import MemoryPool, PlatformDevice, Prot
-from npubox.bus.virtual import AddressSpace, InterruptLine, VirtualClock, VirtualPort
-from npubox.core.node import Node
-from npubox.devices.ethosu_npu.configuration import CONFIGURATIONS
-from npubox.devices.ethosu_npu.npu import Injection, VirtualNpu
-from npubox.drivers.accel.ethosu.drv import probe
+from npubox.bus.virtual import VirtualClock
+from npubox.core.caller import Caller
+from npubox.core.file import OpenFile
+from npubox.core.node import Node, own_caller
+from npubox.core.nodes import NodeInfo
 from npubox.errors import DeviceError
-from npubox.machines.control import Control, OperationOutput
-from npubox.machines.policy import driver_policy
+from npubox.machines.npu import NpuPreset
+from npubox.machines.part import Board, JobWatcher, Part, spawn_device
 from npubox.machines.preset import PresetInfo
+
+if TYPE_CHECKING:
+    from npubox.bus.port import MemoryPool
+    from npubox.devices.ethosu_npu.npu import Injection, VirtualNpu
+    from npubox.machines.control import Control, OperationOutput
+    from npubox.machines.npu_part import NpuPart
 
 
 @dataclass(frozen=True)
 class MachineInfo:
-    """What a client compiles for; `policy` is the driver's: "mainline" or "hardware"."""
+    """What a client compiles for; `policy` is the driver's: "mainline" or "hardware". The NPU's fields are
+    those of the first one behind mainline's driver, None where there is none."""
 
     name: str
-    accelerator: str
+    accelerator: str | None
     vela_system_config: str | None
     vela_memory_mode: str | None
     policy: str
 
 
+class Parts:
+    """The parts of a machine. `close` powers them down, last plugged first."""
+
+    def __init__(self, preset: PresetInfo, *, split: bool) -> None:
+        """`split`: devices in processes of their own. Raises DeviceError, OSError as a part does."""
+        self.clock = VirtualClock()
+        board = Board(preset.name, preset.policy, self.clock)
+        self.parts: list[Part] = []
+        try:
+            for index, part in enumerate(preset.parts):
+                spawn = functools.partial(spawn_device, preset.name, index)
+                self.parts.append(part.plug_split(board, spawn) if split else part.plug(board))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def nodes(self) -> Sequence[NodeInfo]:
+        return [node for part in self.parts for node in part.nodes]
+
+    @property
+    def processes(self) -> frozenset[int]:
+        return frozenset().union(*(part.processes for part in self.parts))
+
+    def watch_jobs(self, watcher: JobWatcher | None) -> None:
+        for part in self.parts:
+            part.job_watcher = watcher
+
+    def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile:
+        """OSError with the kernel's errno; KeyError for a node of another machine."""
+        return self._by_node[node].open(node, flags, caller)
+
+    @functools.cached_property
+    def _by_node(self) -> dict[NodeInfo, Part]:
+        return {node: part for part in self.parts for node in part.nodes}
+
+    def close(self) -> None:
+        while self.parts:
+            self.parts.pop().close()
+        self.clock.close()
+
+
 class Machine:
-    """A powered-up virtual machine with one Ethos-U NPU. `close` powers it down."""
+    """A powered-up virtual machine in this process. `close` powers it down."""
 
     def __init__(self, preset: PresetInfo) -> None:
-        """Raises DeviceError where the driver, with the preset's policy, does not drive its NPU."""
-        npu = preset.npu
-        policy = driver_policy(preset)
+        """Raises DeviceError where a driver, with the preset's policy, does not drive its device."""
+        npu = next((part for part in preset.parts if isinstance(part, NpuPreset)), None)
         self.info = MachineInfo(
-            preset.name, npu.accelerator, npu.vela_system_config, npu.vela_memory_mode, preset.policy
+            preset.name,
+            npu.accelerator if npu else None,
+            npu.vela_system_config if npu else None,
+            npu.vela_memory_mode if npu else None,
+            preset.policy,
         )
-        self.control = Control()
-        self.clock = VirtualClock()
-        self._path = npu.node
-        self._dma = AddressSpace()
-        self.sram = self._plug_sram(preset)
-        line = InterruptLine()
-        self.npu = VirtualNpu(
-            CONFIGURATIONS[npu.accelerator], self._dma, self.clock, line, npu.frequency, self.control
-        )
-        port = VirtualPort(self.npu, self._dma, self.clock, line)
-        platform = PlatformDevice(
-            name=npu.name,
-            port=port,
-            dma_start=preset.dram.address,
-            dma_end=preset.dram.address + preset.dram.size,
-            compatible=npu.compatible,
-            sram=self.sram,
-        )
-        self._device = probe(platform, policy)
-        self._device.queue_observer = self.control.job_event
-        self._closed = False
+        self._parts = Parts(preset, split=False)
+        self.nodes = tuple(self._parts.nodes)
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        return self._parts.parts
+
+    @property
+    def clock(self) -> VirtualClock:
+        return self._parts.clock
 
     def open_node(self, path: str | None = None, flags: int = os.O_RDWR) -> Node:
-        """Open a device node of this machine, as open(2) would. Raises DeviceError, OSError."""
-        if path is not None and path != self._path:
-            raise DeviceError(f"machine {self.info.name} has no node {path}: it has {self._path}")
-        return Node.open(self._device, flags)
+        """Open a device node of this machine, the first unless told, as open(2) would. Raises DeviceError,
+        OSError."""
+        node = next((node for node in self.nodes if path in (None, node.path)), None)
+        if node is None:
+            paths = ", ".join(node.path for node in self.nodes)
+            raise DeviceError(f"machine {self.info.name} has no node {path}: it has {paths}")
+        return Node(self._parts.open(node, flags, own_caller()), flags)
+
+    # What a machine with one NPU is used by
+
+    @property
+    def control(self) -> Control:
+        """The control channel of its NPU. Raises DeviceError where it has none."""
+        return self._npu_part.control
+
+    @property
+    def npu(self) -> VirtualNpu:
+        return self._npu_part.npu
+
+    @property
+    def sram(self) -> MemoryPool | None:
+        return self._npu_part.sram
 
     def inject(self, injection: Injection) -> None:
         """Order a fault of the next job: part of the control channel."""
-        self.npu.inject(injection)
+        self._npu_part.inject(injection)
 
     def watch(self, watcher: Callable[[OperationOutput], None] | None) -> None:
         """Have `watcher` called, on the NPU's thread, with what each operation writes, in order; None
         ends it. What it raises fails the job. Part of the control channel."""
-        self.npu.tap = (
-            None if watcher is None else functools.partial(self.control.operation_finished, watcher)
-        )
+        self._npu_part.watch(watcher)
+
+    @functools.cached_property
+    def _npu_part(self) -> NpuPart:
+        from npubox.machines.npu_part import NpuPart
+
+        for part in self.parts:
+            if isinstance(part, NpuPart):
+                return part
+        raise DeviceError(f"machine {self.info.name} has no NPU behind mainline's driver")
 
     def close(self) -> None:
         """Power down. Open nodes answer ENODEV from then on; a job in progress is abandoned."""
-        if self._closed:
-            return
-        self._closed = True
-        self.npu.close()
-        self._device.unplug()
-        self.clock.close()
-        if self.sram is not None:
-            self._dma.unmap(self.sram.address, self.sram.size)
-            os.close(self.sram.fd)
+        self._parts.close()
 
     def __enter__(self) -> Machine:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-    def _plug_sram(self, preset: PresetInfo) -> MemoryPool | None:
-        if preset.sram is None:
-            return None
-        fd = os.memfd_create("npubox-sram", os.MFD_CLOEXEC)
-        os.ftruncate(fd, preset.sram.size)
-        self._dma.map(preset.sram.address, fd, 0, preset.sram.size, Prot.READ | Prot.WRITE)
-        return MemoryPool(preset.sram.address, fd, 0, preset.sram.size)

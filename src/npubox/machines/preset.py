@@ -7,68 +7,49 @@ import difflib
 import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from importlib import import_module, resources
 from typing import Any
 
+from npubox.core.nodes import NodeInfo
 from npubox.errors import DeviceError
+from npubox.machines.npu import NpuPreset
+from npubox.machines.part import PartPreset
 
-
-@dataclass(frozen=True)
-class MemoryRange:
-    """Memory as the NPU addresses it, in bytes."""
-
-    address: int
-    size: int
-
-
-@dataclass(frozen=True)
-class NpuPreset:
-    """One NPU: its node, its name in the device tree, its clock in Hz, what Vela calls its system."""
-
-    node: str
-    name: str
-    compatible: tuple[str, ...]
-    accelerator: str
-    frequency: int
-    vela_system_config: str | None
-    vela_memory_mode: str | None
+KINDS = {"npu": "npubox.machines.npu"}
+"""The module of each kind of part, by the name of its tables; it has `parse(table, machine's table)`."""
 
 
 @dataclass(frozen=True)
 class PresetInfo:
-    """A machine that can be powered up. `policy` is what its driver refuses: what "mainline" Linux does, or
+    """A machine that can be powered up. `policy` is what its drivers refuse: what "mainline" Linux does, or
     as little as the "hardware". `devices` are the short names that it is opened by."""
 
     name: str
     description: str
-    dram: MemoryRange
-    sram: MemoryRange | None
-    npu: NpuPreset
+    parts: tuple[PartPreset, ...]
     policy: str
     devices: tuple[str, ...]
 
     @property
-    def accelerator(self) -> str:
-        return self.npu.accelerator
+    def nodes(self) -> tuple[NodeInfo, ...]:
+        return tuple(node for part in self.parts for node in part.nodes)
+
+    @property
+    def accelerator(self) -> str | None:
+        """The first NPU's name as Vela takes it; None where no NPU is behind mainline's driver."""
+        return next((part.accelerator for part in self.parts if isinstance(part, NpuPreset)), None)
 
 
 def _parse(name: str, table: dict[str, Any]) -> PresetInfo:
-    (npu,) = table["npu"]
-    memory = table["memory"]
+    parts = [
+        import_module(module).parse(entry, table)
+        for kind, module in KINDS.items()
+        for entry in table.get(kind, ())
+    ]
     return PresetInfo(
         name=name,
         description=table["description"],
-        dram=MemoryRange(**memory["dram"]),
-        sram=MemoryRange(**memory["sram"]) if "sram" in memory else None,
-        npu=NpuPreset(
-            node=npu["node"],
-            name=npu["name"],
-            compatible=tuple(npu["compatible"]),
-            accelerator=npu["accelerator"],
-            frequency=npu["frequency"],
-            vela_system_config=npu.get("vela_system_config"),
-            vela_memory_mode=npu.get("vela_memory_mode"),
-        ),
+        parts=tuple(parts),
         policy=table.get("policy", "mainline"),
         devices=tuple(table.get("devices", ())),
     )
@@ -102,4 +83,4 @@ def find_preset(name: str) -> PresetInfo:
 def _by_size(device: str) -> tuple[str, int]:
     """`ethos-u55-32` comes before `ethos-u55-128`."""
     family, _, macs = device.rpartition("-")
-    return family, int(macs)
+    return (family, int(macs)) if macs.isdecimal() else (device, 0)

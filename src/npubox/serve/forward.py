@@ -29,9 +29,9 @@ from npubox.core.file import (
 from npubox.core.nodes import NodeInfo
 from npubox.core.pending import Completion, Pending
 from npubox.errors import DeviceError
+from npubox.machines.part import JobWatcher
 from npubox.serve import rpc
 from npubox.serve.caller import LARGEST_COPY
-from npubox.serve.machine import JobWatcher
 from npubox.serve.rpc import Held, Kind, Packet, pack, unsigned
 
 _PAIR = struct.Struct("<QQ")

@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from npubox.core.caller import Caller
 from npubox.core.file import OpenFile
 from npubox.core.nodes import NodeInfo
-
-JobWatcher = Callable[[int, int, int, Any], None]
-"""(client id, the client's job number, errno or 0, the control channel's report or None) of a job that is
-over; on any thread, perhaps under the device's lock, so it must not block."""
+from npubox.machines.part import JobWatcher
 
 
 class ServedMachine(Protocol):
