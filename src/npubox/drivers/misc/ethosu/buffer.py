@@ -16,7 +16,7 @@ from npubox.core.caller import Caller
 from npubox.core.file import Backing, PagesStandIn
 from npubox.core.ranges import page_align
 from npubox.core.store import allocate_pages
-from npubox.drivers.misc.ethosu.file import Copies, EthosuFile, command
+from npubox.drivers.misc.ethosu.file import Client, Copies, EthosuFile, command
 from npubox.hw.ethosu import core_interface as core
 from npubox.uapi import ethosu_linux as uapi
 
@@ -32,7 +32,7 @@ class Buffer(EthosuFile):
 
     link = "anon_inode:ethosu-buffer"
 
-    def __init__(self, device: EthosuDevice, capacity: int) -> None:
+    def __init__(self, device: EthosuDevice, client: Client, capacity: int) -> None:
         if not capacity:
             raise OSError(errno.EINVAL, "a buffer of 0 bytes is none")
         self.capacity = capacity
@@ -46,7 +46,7 @@ class Buffer(EthosuFile):
             os.close(self._fd)
             raise
         self.stand_in = PagesStandIn(self._fd, self._pages)
-        super().__init__(device)
+        super().__init__(device, client)
 
     def free(self) -> None:
         self.device.memory.unmap(self.address, self._pages)

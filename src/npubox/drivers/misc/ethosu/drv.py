@@ -10,7 +10,9 @@ for the mailbox. Source: the project's facts (ethosu-linux.md §1, §2).
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+from collections.abc import Callable
 
 from npubox.bus.port import PlatformDevice
 from npubox.core.caller import Caller
@@ -19,7 +21,7 @@ from npubox.core.lock import DeviceLock
 from npubox.core.pending import Pending
 from npubox.drivers.memory import DeviceMemory
 from npubox.drivers.misc.ethosu.buffer import Buffer
-from npubox.drivers.misc.ethosu.file import Copies, EthosuFile, Policy, command
+from npubox.drivers.misc.ethosu.file import Client, Copies, EthosuFile, Policy, command
 from npubox.drivers.misc.ethosu.firmware import Firmware, Timeouts
 from npubox.drivers.misc.ethosu.mailbox import QueueHeader
 from npubox.drivers.misc.ethosu.network import Network
@@ -29,6 +31,10 @@ from npubox.uapi import ethosu_linux as uapi
 
 DRIVER_NAME = "ethosu"
 CREATED_FLAGS = os.O_RDWR | os.O_CLOEXEC
+
+RunObserver = Callable[[int, int, int, int], None]
+"""(client id, number of the run among the client's from 0, its id in messages, errno or 0) of a run that is
+over, under the lock, before its inference tells so. It must not block or call back."""
 
 
 class EthosuDevice:
@@ -45,13 +51,15 @@ class EthosuDevice:
         )
         self.firmware = Firmware(platform, self.lock, timeouts, header)
         self.objects = 0
+        self.observer: RunObserver | None = None
+        self._client_ids = itertools.count(1)
         self._unplugged = False
 
     def open(self, flags: int, caller: Caller) -> DeviceFile:
         """An open of the node: as many as wanted. OSError ENODEV when the device is gone."""
         with self.lock:
             self.check_present()
-            return DeviceFile(self)
+            return DeviceFile(self, Client(next(self._client_ids)))
 
     def unplug(self) -> None:
         """The device is gone: every later call is ENODEV, whatever waits ends. When it returns nothing
@@ -113,15 +121,15 @@ class DeviceFile(EthosuFile):
 
     @command(uapi.BUFFER_CREATE, Copies.IN)
     def create_buffer(self, args: uapi.BufferCreate, caller: Caller) -> int:
-        return self.device.install(Buffer(self.device, args.capacity), caller)
+        return self.device.install(Buffer(self.device, self.client, args.capacity), caller)
 
     @command(uapi.NETWORK_CREATE, Copies.IN)
     def create_network(self, args: uapi.NetworkCreate, caller: Caller) -> int:
         """Every type but BUFFER means an index, as in the original."""
         if args.type == uapi.NetworkType.BUFFER:
-            network = Network(self.device, self.device.buffer(args.fd, caller))
+            network = Network(self.device, self.client, self.device.buffer(args.fd, caller))
         else:
-            network = Network(self.device, None, args.fd)
+            network = Network(self.device, self.client, None, args.fd)
         return self.device.install(network, caller)
 
 

@@ -69,6 +69,14 @@ def command(
     return bind
 
 
+@dataclass(eq=False)
+class Client:
+    """An open of the node, and what was made from it: its number, and how many runs it has begun."""
+
+    id: int
+    runs: int = 0
+
+
 class EthosuFile(OpenFile):
     """An object of a device behind a descriptor. It lives until its last reference is dropped: the
     descriptor holds one, and so does whatever else `get`s one, under the device's lock."""
@@ -80,8 +88,10 @@ class EthosuFile(OpenFile):
         rows = (getattr(member, "__ethosu_command__", None) for member in vars(cls).values())
         cls.commands = {row.declaration.number: row for row in rows if isinstance(row, Command)}
 
-    def __init__(self, device: EthosuDevice) -> None:
+    def __init__(self, device: EthosuDevice, client: Client) -> None:
         self.device = device
+        self.client = client
+        self.client_id = client.id
         self._references = 1
         device.get()
 

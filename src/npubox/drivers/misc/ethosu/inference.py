@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from npubox.drivers.misc.ethosu.network import Network
 
 LARGEST_EVENT = 0xFF  # a message has a byte for each
+STATUS_ERRORS = {
+    uapi.Status.OK: 0,
+    uapi.Status.ERROR: errno.EIO,
+    uapi.Status.REJECTED: errno.EBUSY,
+    uapi.Status.ABORTED: errno.ECANCELED,
+}
+"""How a run may end, and the errno that the control channel is told of it."""
 AnyPmuConfig = uapi.PmuConfig | uapi_nxp.PmuConfig
 AnyResultStatus = uapi.ResultStatus | uapi_nxp.ResultStatus
 
@@ -38,7 +45,7 @@ class Inference(EthosuFile):
         events = [*pmu.events, *[0] * (core.PMU_EVENT_MAX - len(pmu.events))]
         if max(events) > LARGEST_EVENT and network.device.policy is not Policy.ORIGINAL:
             raise OSError(errno.EINVAL, f"PMU events go up to {LARGEST_EVENT}, not {max(events)}")
-        super().__init__(network.device)
+        super().__init__(network.device, network.client)
         self.network = network
         self.operands = operands
         self.status = uapi.Status.ERROR
@@ -77,12 +84,13 @@ class Inference(EthosuFile):
         self.device.firmware.submit(run)
         self.get()
         self._run = run
+        self.client.runs += 1
         self.status = uapi.Status.RUNNING
         return run
 
     def complete(self, answer: core.InferenceRsp) -> None:
         """The firmware has answered."""
-        status = uapi.Status(answer.status) if answer.status <= max(uapi.Status) else uapi.Status.ERROR
+        status = uapi.Status(answer.status) if answer.status in STATUS_ERRORS else uapi.Status.ERROR
         if status is uapi.Status.OK:
             self.events = list(answer.pmu_event_config)
             self._event_counts = list(answer.pmu_event_count)
@@ -90,11 +98,15 @@ class Inference(EthosuFile):
             self._cycles = answer.pmu_cycle_counter_count
             if not self._take_outputs(answer):
                 status = uapi.Status.ERROR
-        self.finish(status)
+        self.finish(status, STATUS_ERRORS[status])
 
-    def finish(self, status: uapi.Status) -> None:
+    def finish(self, status: uapi.Status, error: int) -> None:
+        run = self._run
+        assert run is not None
         self._run = None
         self.status = status
+        if self.device.observer is not None:
+            self.device.observer(self.client_id, run.sequence, run.id, error)
         self._finished.signal()
 
     def _take_outputs(self, answer: core.InferenceRsp) -> bool:
@@ -147,6 +159,7 @@ class Run(Request[core.InferenceRsp]):
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
+        self.sequence = inference.client.runs
         self.over = Fence(new_context(), 1)
 
     def payload(self) -> core.InferenceReq:
@@ -170,12 +183,12 @@ class Run(Request[core.InferenceRsp]):
 
     def failed(self, error: int) -> None:
         aborting = self._inference.status is uapi.Status.ABORTING
-        self._inference.finish(uapi.Status.ABORTED if aborting else uapi.Status.ERROR)
+        self._inference.finish(uapi.Status.ABORTED if aborting else uapi.Status.ERROR, error)
 
     def survives_restart(self) -> bool:
         if self._inference.status is not uapi.Status.ABORTING:
             return True
-        self._inference.finish(uapi.Status.ABORTED)
+        self._inference.finish(uapi.Status.ABORTED, errno.ECANCELED)
         return False
 
     def released(self) -> None:

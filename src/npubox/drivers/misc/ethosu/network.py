@@ -14,7 +14,7 @@ from npubox.core.file import TokenStandIn
 from npubox.core.pending import Pending
 from npubox.drivers.misc.ethosu import nxp
 from npubox.drivers.misc.ethosu.buffer import Buffer, Operands, Window
-from npubox.drivers.misc.ethosu.file import Copies, EthosuFile, command
+from npubox.drivers.misc.ethosu.file import Client, Copies, EthosuFile, command
 from npubox.drivers.misc.ethosu.inference import AnyPmuConfig, Inference
 from npubox.drivers.misc.ethosu.network_info import InfoCall, LayoutCall
 from npubox.hw.ethosu import core_interface as core
@@ -31,8 +31,8 @@ class Network(EthosuFile):
     link = "anon_inode:ethosu-network"
     stand_in = TokenStandIn()
 
-    def __init__(self, device: EthosuDevice, buffer: Buffer | None, index: int = 0) -> None:
-        super().__init__(device)
+    def __init__(self, device: EthosuDevice, client: Client, buffer: Buffer | None, index: int = 0) -> None:
+        super().__init__(device, client)
         self._buffer = buffer
         self._index = index
         self.layout: core.NetworkLayoutRsp | None = None
