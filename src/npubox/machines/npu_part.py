@@ -8,18 +8,14 @@ import functools
 import json
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from npubox.bus.host import DeviceHost
 from npubox.bus.port import MemoryPool, PlatformDevice, Port, Prot
-from npubox.bus.remote import RemoteLink, RemotePort
 from npubox.bus.virtual import AddressSpace, InterruptLine, VirtualPort
-from npubox.bus.wire import Kind, pack
 from npubox.core.caller import Caller
 from npubox.core.drm.device import DrmDevice
 from npubox.core.drm.open_file import DrmOpenFile
@@ -31,6 +27,7 @@ from npubox.devices.ethosu_npu.npu import Injection, VirtualNpu
 from npubox.drivers.accel.ethosu.drv import probe
 from npubox.hw.ethosu.registers import Status
 from npubox.machines.control import Control, OperationOutput
+from npubox.machines.device_link import DeviceLink
 from npubox.machines.npu import NpuPreset
 from npubox.machines.part import Board, JobWatcher, Spawn
 from npubox.machines.policy import driver_policy
@@ -117,34 +114,26 @@ class SplitNpuPart(_Driven):
 
     def __init__(self, preset: NpuPreset, board: Board, spawn: Spawn) -> None:
         super().__init__(preset, board)
-        self.device_pid, channel = spawn()
+        self._link = DeviceLink(spawn, self._hear)
+        self.device_pid = self._link.pid
         self.processes = frozenset({self.device_pid})
-        self._link = RemoteLink(channel, self._hear)
-        port = RemotePort(self._link)
-        self._sram = plug_sram(preset, port.dma.map)
+        self._sram = plug_sram(preset, self._link.port.dma.map)
         try:
-            self._probe(port, self._sram)
+            self._probe(self._link.port, self._sram)
         except BaseException:
-            self._end_process()
+            self._link.end()
             raise
         self._link.on_lost(self._device_lost)
 
     def inject(self, injection: str) -> None:
         """Order a fault of the next job, by the value of an `Injection`."""
-        self._link.post(pack(Kind.ORDER, data=injection.encode()))
+        self._link.order(injection)
 
     def close(self) -> None:
-        self._end_process()
+        self._link.end()
         self.device.unplug()
         if self._sram is not None:
             os.close(self._sram.fd)
-
-    def _end_process(self) -> None:
-        self._link.close()
-        with suppress(ProcessLookupError):
-            os.kill(self.device_pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(self.device_pid, 0)
 
     def _device_lost(self) -> None:
         _log.error("the process of %s died: its node answers ENODEV from now on", self.device.name)

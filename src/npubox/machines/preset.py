@@ -15,7 +15,7 @@ from npubox.errors import DeviceError
 from npubox.machines.npu import NpuPreset
 from npubox.machines.part import PartPreset
 
-KINDS = {"npu": "npubox.machines.npu"}
+KINDS = {"npu": "npubox.machines.npu", "subsystem": "npubox.machines.subsystem"}
 """The module of each kind of part, by the name of its tables; it has `parse(table, machine's table)`."""
 
 

@@ -8,15 +8,25 @@ is what the firmware was built with, at the subsystem's addresses. Source: the p
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from npubox.bus.port import DmaRange
+from npubox.core.nodes import NodeInfo, class_node
 from npubox.errors import DeviceError
+from npubox.machines.part import Board, Spawn
+from npubox.uapi.ethosu_linux import TYPE
+
+if TYPE_CHECKING:
+    from npubox.machines.subsystem_part import SplitSubsystemPart, SubsystemPart
 
 QUEUES = ("in_queue", "out_queue")
 MAILBOXES = {"tx", "rx"}
+MAJOR = 511
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,38 @@ class SubsystemPreset:
     incoherent: bool
     vela_system_config: str | None
     vela_memory_mode: str | None
+
+    @property
+    def nodes(self) -> Sequence[NodeInfo]:
+        minor = int(os.path.basename(self.node).removeprefix("ethosu"))
+        return (
+            class_node(
+                self.node,
+                MAJOR,
+                minor,
+                "ethosu",
+                ord(TYPE),
+                parent=self.name,
+                compatible=self.compatible,
+                driver="ethosu",
+            ),
+        )
+
+    def plug(self, board: Board) -> SubsystemPart:
+        """Raises DeviceError for a policy that the driver does not have."""
+        from npubox.machines.subsystem_part import SubsystemPart
+
+        return SubsystemPart(self, board)
+
+    def plug_split(self, board: Board, spawn: Spawn) -> SplitSubsystemPart:
+        from npubox.machines.subsystem_part import SplitSubsystemPart
+
+        return SplitSubsystemPart(self, board, spawn)
+
+    def run_device(self, channel: socket.socket) -> None:
+        from npubox.machines.subsystem_device import run_subsystem
+
+        run_subsystem(self, channel)
 
     def network_files(self) -> tuple[bytes, ...]:
         """The content of the firmware's own networks."""
