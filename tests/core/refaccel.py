@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A minimal accel driver like the one that was measured on a real kernel, and short ways to call it."""
+"""The reference driver with ioctls more that only tests need, and short ways to call it."""
 
 from __future__ import annotations
 
@@ -8,41 +8,31 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import c_uint32, c_uint64
+from ctypes import c_uint64
 
 import pytest
 
 from npubox.core.drm.device import DrmDevice, Minors
-from npubox.core.drm.driver import DrmDriver, Feature, ioctl
+from npubox.core.drm.driver import ioctl
 from npubox.core.drm.file import DrmFile
-from npubox.core.drm.gem import GemObject, create_handle
 from npubox.core.node import Node
 from npubox.core.usermem import UserMemory
+from npubox.drivers.accel.refaccel import drv
 from npubox.uapi.drm import Flag
 from npubox.uapi.ioctl import Ioctl, StructT, iow, iowr
-
-
-class CreateBo(ctypes.Structure):
-    _fields_ = (("size", c_uint64), ("handle", c_uint32), ("pad", c_uint32), ("offset", c_uint64))
+from npubox.uapi.refaccel import CREATE_BO, CreateBo
 
 
 class Word(ctypes.Structure):
     _fields_ = (("value", c_uint64),)
 
 
-CREATE_BO = iowr("REFACCEL_CREATE_BO", "d", 0x40, CreateBo)
 ROOT_ONLY = iowr("REFACCEL_ROOT_ONLY", "d", 0x42, Word)
 FAIL_LATE = iowr("REFACCEL_FAIL_LATE", "d", 0x43, Word)
 NESTED = iow("REFACCEL_NESTED", "d", 0x44, Word)
 
 
-class RefAccel(DrmDriver):
-    name = "refaccel"
-    desc = "reference accel"
-    version = (1, 2, 3)
-    features = Feature.COMPUTE_ACCEL | Feature.GEM
-    shows_fdinfo = True
-
+class RefAccel(drv.RefAccel):
     def __init__(self) -> None:
         self.closed: list[tuple[int, int]] = []
         self.released = False
@@ -52,13 +42,6 @@ class RefAccel(DrmDriver):
 
     def release(self) -> None:
         self.released = True
-
-    @ioctl(CREATE_BO)
-    def create_bo(self, file: DrmFile, args: CreateBo, memory: UserMemory) -> None:
-        item = GemObject(self.device, args.size)
-        args.handle = create_handle(file, item)
-        args.offset = item.offset
-        item.put()
 
     @ioctl(ROOT_ONLY, Flag.ROOT_ONLY)
     def root_only(self, file: DrmFile, args: Word, memory: UserMemory) -> int:

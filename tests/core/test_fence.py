@@ -9,7 +9,8 @@ import weakref
 
 import pytest
 
-from npubox.core.drm.fence import Fence, Reservation, Usage, new_context
+from npubox.core.drm.fence import Fence, new_context
+from npubox.core.drm.reservation import Reservation, Usage
 from npubox.core.pending import Pending
 
 

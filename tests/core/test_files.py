@@ -22,9 +22,8 @@ from npubox.core.drm.driver import DrmDriver, Feature
 from npubox.core.node import Node
 from npubox.core.store import Store
 from npubox.uapi import drm
+from npubox.uapi.refaccel import CREATE_BO, CreateBo
 from tests.core.refaccel import (
-    CREATE_BO,
-    CreateBo,
     RefAccel,
     call,
     create,
@@ -309,15 +308,10 @@ def test_graphics_and_compute_do_not_mix(extra: Feature) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
-def test_features_that_are_not_modelled_are_refused() -> None:
-    class Sync(RefAccel):
-        features = RefAccel.features | Feature.SYNCOBJ
-
+def test_a_driver_without_compute_accel_is_refused() -> None:
     class Graphics(RefAccel):
         features = Feature.GEM
 
-    with fails(errno.EOPNOTSUPP):
-        DrmDevice(Sync(), "sync.0", minors=Minors())
     with fails(errno.EINVAL):
         DrmDevice(Graphics(), "graphics.0", minors=Minors())
 

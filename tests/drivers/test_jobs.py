@@ -14,7 +14,8 @@ from contextlib import contextmanager
 import pytest
 
 from npubox.core.drm.device import DrmDevice
-from npubox.core.drm.fence import Fence, Usage, new_context
+from npubox.core.drm.fence import Fence, new_context
+from npubox.core.drm.reservation import Usage
 from npubox.core.lock import DeviceLock
 from npubox.core.node import Node
 from npubox.drivers.accel.ethosu.gem import EthosuBo

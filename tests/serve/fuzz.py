@@ -27,6 +27,7 @@ LIMITS = (0, 1, 2, 3, 12, 16, 40, 4095, 4096, 4097, 0x7FFF_FFFF, 0xFFFF_FFFF)
 DECLARATIONS = (*drm.IOCTLS, *ethosu_accel.IOCTLS)
 POINTERS = ("name", "date", "desc", "unique", "pointer", "data", "jobs")
 SIZES = ("size", "job_count")
+PRIME = (drm.PRIME_HANDLE_TO_FD.number & 0xFF, drm.PRIME_FD_TO_HANDLE.number & 0xFF)
 
 
 class Fuzzer:
@@ -45,6 +46,8 @@ class Fuzzer:
         memory = mmap.mmap(-1, LARGEST)
         self.argument = memoryview(memory)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        self.exported = -1
+        self.shows_descriptor = False
 
     def struct(self, kind: type[ctypes.Structure]) -> bytearray:
         made = kind()
@@ -61,6 +64,8 @@ class Fuzzer:
             return self._random.choice(BAD_POINTERS)
         if name in SIZES:
             return self._random.choice(LIMITS[:10])
+        if name == "fd":
+            return self._random.choice((-1, 0, self.exported))
         if name == "timeout_ns":
             return self._random.choice((0, 1, -1))
         if self._random.random() < 0.7:
@@ -70,11 +75,13 @@ class Fuzzer:
     def call(self) -> tuple[int, bytearray]:
         """A request and its argument."""
         dice = self._random
+        self.shows_descriptor = False
         if dice.random() < 0.15:
             numbers = [number for number, _ in NUMBERS.values()] + list(MODESET_NUMBERS.values())
             return dice.choice(numbers), bytearray(dice.randbytes(SHOWN))
         declaration = dice.choice(DECLARATIONS)
         number, data = declaration.number, self.struct(declaration.struct)
+        self.shows_descriptor = declaration.struct is drm.PrimeHandle
         if dice.random() < 0.15:  # another size
             size = dice.choice((0, 4, 8, 12, 24, 64, 200))
             number = number & ~(0x3FFF << 16) | size << 16
@@ -105,6 +112,11 @@ def main(device: str, seed: int, count: int) -> None:
         data[:] = argument[:SHOWN]
         if number & 0xFFFF == drm.GET_CLIENT.number & 0xFFFF:
             data[8:16] = bytes(8)  # the process id
+        if fuzzer.shows_descriptor or number & 0xFF in PRIME:
+            fd = int.from_bytes(data[8:12], "little", signed=True)
+            if answer == "0" and fd > 2 and number & 0xFF == PRIME[0]:
+                fuzzer.exported = fd  # and stay open, as nothing says when their memory would be free
+            data[8:12] = bytes(4)  # the descriptor
         digest = hashlib.sha256(bytes(data) + bytes(fuzzer.scratch)).hexdigest()[:12]
         print(f"{number:#010x} {answer} {digest}")
     opened.close()

@@ -110,6 +110,7 @@ class OpenFile(Protocol):
     def release(self) -> None:
         """The last descriptor and the last mapping are gone. Its owner may install it once more after
         that."""
+        return
 
 
 @runtime_checkable

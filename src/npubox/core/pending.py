@@ -123,3 +123,35 @@ class Pending:
                 completion.remove_callback(self._one_done)
         for callback in callbacks:
             callback()
+
+
+class FirstOf:
+    """A `Completion` that happens with the first of some others, for one who waits."""
+
+    def __init__(self, completions: Iterable[Completion]) -> None:
+        self._completions = list(completions)
+        self._guard = threading.Lock()
+        self._callback: Callable[[], None] | None = None
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        self._callback = callback
+        for completion in self._completions:
+            if not completion.add_callback(self._happened):
+                # Unless another one has come first, and has called.
+                return not self.remove_callback(callback)
+        return True
+
+    def remove_callback(self, callback: Callable[[], None]) -> bool:
+        return self._take() is not None
+
+    def _happened(self) -> None:
+        callback = self._take()
+        if callback is not None:
+            callback()
+
+    def _take(self) -> Callable[[], None] | None:
+        with self._guard:
+            callback, self._callback = self._callback, None
+        for completion in self._completions:
+            completion.remove_callback(self._happened)
+        return callback

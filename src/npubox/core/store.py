@@ -72,10 +72,7 @@ class Store:
         The pages are there when this returns: a full tmpfs is an error here, not a SIGBUS later.
         """
         size = page_align(size)
-        try:
-            offset = self._offsets.allocate(size)
-        except OSError as error:
-            raise OSError(errno.ENOMEM, f"no mmap offsets are left for {size} bytes") from error
+        offset = self.reserve(size)
         try:
             os.posix_fallocate(self.fd, offset, size)
         except OSError as error:
@@ -86,6 +83,13 @@ class Store:
                 f"{self.directory} has no room for a buffer object of {size} bytes ({error.strerror})",
             ) from error
         return offset
+
+    def reserve(self, size: int) -> int:
+        """An offset for `size` bytes whose pages are elsewhere; OSError ENOMEM when there is none."""
+        try:
+            return self._offsets.allocate(size)
+        except OSError as error:
+            raise OSError(errno.ENOMEM, f"no mmap offsets are left for {size} bytes") from error
 
     def free(self, offset: int, size: int) -> None:
         """Give the pages back. Only for ranges that nobody has mapped: a hole zeroes live mappings."""

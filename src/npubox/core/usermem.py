@@ -12,6 +12,7 @@ import os
 from typing import BinaryIO, Protocol
 
 from npubox.core import libc
+from npubox.core.ranges import PAGE_SIZE
 
 ADDRESS_END = 1 << 64
 CHUNK = 1 << 20
@@ -102,3 +103,14 @@ def _check(address: int, size: int) -> None:
 
 def _fault(what: str, address: int, size: int) -> OSError:
     return OSError(errno.EFAULT, f"{size} bytes of user memory at {address:#x} cannot be {what}")
+
+
+def read_string(memory: UserMemory, address: int, limit: int) -> bytes:
+    """A string without its NUL, which must be among the first `limit` bytes; OSError EINVAL, EFAULT."""
+    data = b""
+    while len(data) < limit:
+        piece = min(limit - len(data), PAGE_SIZE - (address + len(data)) % PAGE_SIZE)
+        data += memory.read(address + len(data), piece)
+        if b"\0" in data:
+            return data[: data.index(b"\0")]
+    raise OSError(errno.EINVAL, f"a string of more than {limit - 1} bytes")

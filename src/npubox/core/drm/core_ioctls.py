@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The DRM core's own ioctls as an accel node answers them (accel-core.md §2.3 to §2.7)."""
+"""The DRM core's own ioctls as an accel node answers them (accel-core.md §2.3 to §2.8)."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from npubox.core.caller import Caller
+from npubox.core.dma_buf import DmaBuf
+from npubox.core.drm import syncobj_ioctls
 from npubox.core.drm.driver import Feature
 from npubox.core.drm.file import DrmFile
 from npubox.core.drm.gem import create_handle, delete_handle, lookup
+from npubox.core.drm.prime import export_handle, import_buffer
+from npubox.core.pending import Pending
 from npubox.uapi import drm
 from npubox.uapi.drm import Cap, Flag
 from npubox.uapi.drm_numbers import MODESET_MASTER_NUMBERS, MODESET_NUMBERS, NUMBERS
 from npubox.uapi.ioctl import Ioctl, ioc_nr
 
 OVERFLOW_UID = 65534
-Handler = Callable[[DrmFile, Any, Caller], None]
+Handler = Callable[[DrmFile, Any, Caller], Pending | None]
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,20 @@ def _gem_open(file: DrmFile, args: drm.GemOpen, caller: Caller) -> None:
     args.size = item.size
 
 
+def _prime_handle_to_fd(file: DrmFile, args: drm.PrimeHandle, caller: Caller) -> None:
+    if args.flags & ~(os.O_CLOEXEC | os.O_RDWR):
+        raise OSError(errno.EINVAL, f"PRIME_HANDLE_TO_FD knows CLOEXEC and RDWR, not {args.flags:#x}")
+    buffer = export_handle(file, args.handle, args.flags & os.O_ACCMODE)
+    args.fd = caller.files.install(buffer, buffer.access | args.flags & os.O_CLOEXEC)
+
+
+def _prime_fd_to_handle(file: DrmFile, args: drm.PrimeHandle, caller: Caller) -> None:
+    buffer = caller.files.lookup(args.fd)
+    if not isinstance(buffer, DmaBuf):
+        raise OSError(errno.EINVAL, f"descriptor {args.fd} is no dma-buf")
+    args.handle = import_buffer(file, buffer)
+
+
 def _get_cap(file: DrmFile, args: drm.GetCap, caller: Caller) -> None:
     args.value = 0
     match args.capability:
@@ -144,21 +163,14 @@ _HANDLERS: tuple[tuple[Ioctl[Any], Handler], ...] = (
     (drm.SET_MASTER, _master),
     (drm.DROP_MASTER, _master),
     (drm.FINISH, _nothing),
-    (
-        drm.PRIME_HANDLE_TO_FD,
-        _refuse(errno.EOPNOTSUPP, "PRIME_HANDLE_TO_FD is not modelled yet: buffers cannot leave the device"),
-    ),
-    (
-        drm.PRIME_FD_TO_HANDLE,
-        _refuse(errno.EOPNOTSUPP, "PRIME_FD_TO_HANDLE is not modelled yet: buffers cannot enter the device"),
-    ),
+    (drm.PRIME_HANDLE_TO_FD, _prime_handle_to_fd),
+    (drm.PRIME_FD_TO_HANDLE, _prime_fd_to_handle),
     (drm.SET_CLIENT_NAME, _set_client_name),
+    *syncobj_ioctls.HANDLERS,
 )
 
 
 def _without_handler(name: str) -> Handler:
-    if name.startswith("SYNCOBJ_"):
-        return _refuse(errno.EOPNOTSUPP, f"{name}: the driver has no SYNCOBJ")
     if name.endswith("_DUMB"):
         return _refuse(errno.ENOSYS, f"{name}: no accel driver has dumb buffers")
     return _refuse(errno.EINVAL, f"{name} does nothing on an accel node")

@@ -28,8 +28,10 @@ from npubox.uapi.drm import COMMAND_BASE, COMMAND_END, Flag
 from npubox.uapi.ioctl import Ioctl, ioc_nr
 
 if TYPE_CHECKING:
+    from npubox.core.dma_buf import DmaBuf
     from npubox.core.drm.device import DrmDevice
     from npubox.core.drm.file import DrmFile
+    from npubox.core.drm.gem import GemObject
 
 StructT = TypeVar("StructT", bound=ctypes.Structure)
 DriverT = TypeVar("DriverT", bound="DrmDriver")
@@ -102,6 +104,10 @@ class DrmDriver:
     def postclose(self, file: DrmFile) -> None:
         """A file is gone, its handles are closed."""
 
+    def import_buffer(self, buffer: DmaBuf) -> GemObject:
+        """An object for a dma-buf of another device; here OSError EINVAL, as without the kernel's hook."""
+        raise OSError(errno.EINVAL, f"driver {self.name} takes no buffers of other devices")
+
     def unplug(self) -> None:
         """The device was pulled out: end all work with ENODEV. Under the lock."""
 
@@ -113,7 +119,7 @@ class DrmDriver:
 
 
 def check_features(driver: DrmDriver) -> None:
-    """OSError EINVAL for features that no accel device can have, EOPNOTSUPP for those not modelled yet."""
+    """OSError EINVAL for features that no accel device can have."""
     features = driver.features
     if Feature.COMPUTE_ACCEL not in features:
         raise OSError(errno.EINVAL, f"driver {driver.name} lacks COMPUTE_ACCEL, so it has no accel node")
@@ -123,5 +129,3 @@ def check_features(driver: DrmDriver) -> None:
             f"driver {driver.name} asks for COMPUTE_ACCEL together with RENDER or MODESET: a device is "
             "either a compute accelerator or graphics; split it into two drivers joined by the auxiliary bus",
         )
-    if features & (Feature.SYNCOBJ | Feature.SYNCOBJ_TIMELINE):
-        raise OSError(errno.EOPNOTSUPP, f"driver {driver.name} asks for SYNCOBJ, which is not modelled yet")

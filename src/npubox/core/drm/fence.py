@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fences: something that happens once, and the reservation objects that say who waits for which.
+"""Fences: something that happens once.
 
 A fence is (context, seqno). It signals exactly once; its error is set before that or never. Callbacks
 run in the signaller's context, in order, once; long chains are worked off iteratively. Source: the
-project's facts (accel-core.md §3.5, §3.6).
+project's facts (accel-core.md §3.5).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from enum import IntEnum
 
 _log = logging.getLogger(__name__)
 _guard = threading.Lock()
@@ -51,21 +50,24 @@ class Fence:
 
     @property
     def status(self) -> int:
-        if not self._signalled:
+        if not self.signalled:
             return 0
-        return -self._error if self._error else 1
+        return -self.error if self.error else 1
 
     @property
     def driver_name(self) -> str:
-        return "detached-driver" if self._signalled else self._driver
+        return "detached-driver" if self.signalled else self._driver
 
     @property
     def timeline_name(self) -> str:
-        return "signaled-timeline" if self._signalled else self._timeline
+        return "signaled-timeline" if self.signalled else self._timeline
 
     def is_later(self, other: Fence) -> bool:
         """True if this one comes after `other` in their common context, as the ABI compares: in 32 bits."""
         return 0 < (self.seqno - other.seqno) & 0xFFFF_FFFF < 0x8000_0000
+
+    def set_deadline(self, deadline_ns: int) -> None:
+        """Somebody needs the fence by then (CLOCK_MONOTONIC). A hint, which most fences do not take."""
 
     def signal(self, error: int = 0) -> bool:
         """Signal, with an errno if the work failed; False if the fence had signalled before."""
@@ -95,6 +97,15 @@ class Fence:
             return True
 
 
+def signalled_fence(timestamp_ns: int | None = None) -> Fence:
+    """The kernel's stub: a fence that has signalled, now or at `timestamp_ns`."""
+    fence = Fence(new_context(), 1, "stub", "stub")
+    fence.signal()
+    if timestamp_ns is not None:
+        fence.timestamp_ns = timestamp_ns
+    return fence
+
+
 def _run(callbacks: list[Callable[[], None]]) -> None:
     work: deque[Callable[[], None]] | None = getattr(_running, "work", None)
     if work is not None:
@@ -110,38 +121,3 @@ def _run(callbacks: list[Callable[[], None]]) -> None:
                 _log.exception("a fence callback failed")
     finally:
         _running.work = None
-
-
-class Usage(IntEnum):
-    """What a fence means for an object. A query sees its own level and those below."""
-
-    KERNEL = 0
-    WRITE = 1
-    READ = 2
-    BOOKKEEP = 3
-
-    @classmethod
-    def before(cls, write: bool) -> Usage:
-        """The level that a new access has to wait for: a writer for everybody, a reader for writers."""
-        return cls.READ if write else cls.WRITE
-
-
-class Reservation:
-    """The fences of one object. Guarded by the device's lock."""
-
-    def __init__(self) -> None:
-        self._entries: list[tuple[Fence, Usage]] = []
-
-    def add(self, fence: Fence, usage: Usage) -> None:
-        """Attach a fence; it replaces an earlier one of its context at the same or a weaker usage."""
-        self._entries = [
-            (old, level)
-            for old, level in self._entries
-            if not old.signalled
-            and not (old.context == fence.context and level >= usage and not old.is_later(fence))
-        ]
-        self._entries.append((fence, usage))
-
-    def fences(self, usage: Usage) -> list[Fence]:
-        """The fences at `usage` and below that have not signalled."""
-        return [fence for fence, level in self._entries if level <= usage and not fence.signalled]

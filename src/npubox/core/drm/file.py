@@ -11,8 +11,10 @@ import itertools
 from typing import TYPE_CHECKING
 
 from npubox.core.caller import Caller
-from npubox.core.drm.fence import Usage
 from npubox.core.drm.gem import GemObject, delete_handle
+from npubox.core.drm.prime_table import PrimeTable
+from npubox.core.drm.reservation import Usage
+from npubox.core.drm.syncobj import Syncobj
 from npubox.core.idr import Idr
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ class DrmFile:
         self.pid = caller.pid
         self.name: str | None = None
         self.handles: Idr[GemObject] = Idr(1)
+        self.syncobjs: Idr[Syncobj] = Idr(1)
+        self.prime = PrimeTable()
         self._references = 1
 
     def get(self) -> None:
@@ -45,6 +49,10 @@ class DrmFile:
 
     def _close(self) -> None:
         self.device.files.remove(self)
+        for number in self.syncobjs:
+            syncobj = self.syncobjs.remove(number)
+            assert syncobj is not None
+            syncobj.put()
         for handle in self.handles:
             delete_handle(self, handle)
         self.device.driver.postclose(self)
@@ -59,7 +67,7 @@ class DrmFile:
         if self.name is not None:
             lines.append(("drm-client-name", self.name))
         objects = self.handles.values()
-        shared = [item for item in objects if item.handle_count > 1]
+        shared = [item for item in objects if item.handle_count > 1 or item.dma_buf is not None]
         active = [item for item in objects if item.reservation.fences(Usage.READ)]
         lines.append(("drm-total-memory", _bytes(objects)))
         lines.append(("drm-shared-memory", _bytes(shared)))

@@ -12,31 +12,42 @@ import errno
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from npubox.core.drm.fence import Reservation
+from npubox.core.drm.reservation import Reservation
+from npubox.core.file import Backing
 from npubox.core.ranges import page_align
 
 if TYPE_CHECKING:
+    from npubox.core.dma_buf import DmaBuf
     from npubox.core.drm.device import DrmDevice
     from npubox.core.drm.file import DrmFile
 
 
 class GemObject:
-    """A buffer object of `size` bytes, a page multiple, at `offset` of the device's store.
+    """A buffer object of `size` bytes, a page multiple, with the mmap offset `offset`.
 
-    `offset` is its mmap offset too. A driver subclasses it and extends `release`. Raises OSError EINVAL
-    for size 0 and ENOMEM when the store is full.
+    Its pages are at `backing`: at that offset of the device's store, or where the dma-buf that it was
+    `imported` from has them. A driver subclasses it and extends `release`. Raises OSError EINVAL for size 0
+    and ENOMEM when the store is full.
     """
 
-    def __init__(self, device: DrmDevice, size: int) -> None:
+    def __init__(self, device: DrmDevice, size: int, imported: DmaBuf | None = None) -> None:
         if size <= 0:
             raise OSError(errno.EINVAL, "a buffer object needs at least one byte")
         self.device = device
         self.size = page_align(size)
-        self.offset = device.store.allocate(self.size)
+        self.imported = imported
+        if imported is None:
+            self.offset = device.store.allocate(self.size)
+            self.backing = Backing(device.store.fd, self.offset)
+            self.reservation = Reservation()
+        else:
+            self.offset = device.store.reserve(self.size)
+            self.backing = imported.backing
+            self.reservation = imported.reservation
         self.refcount = 1
         self.handle_count = 0
         self.flink_name = 0
-        self.reservation = Reservation()
+        self.dma_buf: DmaBuf | None = None
         self.mappable = True
         self.users: Counter[DrmFile] = Counter()
         device.add_object(self)
@@ -73,11 +84,13 @@ def delete_handle(file: DrmFile, handle: int) -> None:
     item = file.handles.remove(handle)
     if item is None:
         raise OSError(errno.EINVAL, f"this file has no buffer object handle {handle}")
+    file.prime.remove(handle)
     item.users[file] -= 1
     if not item.users[file]:
         del item.users[file]
     item.handle_count -= 1
     if item.handle_count == 0:
+        item.dma_buf = None
         if item.flink_name:
             item.device.flink_names.remove(item.flink_name)
             item.flink_name = 0

@@ -40,7 +40,7 @@ class DrmOpenFile(OpenFile):
             if offset not in self._mapped:
                 item.get()
                 self._mapped[offset] = item
-        return Backing(self.device.store.fd, item.offset)
+        return item.backing
 
     def forgotten(self) -> Sequence[tuple[int, int]]:
         return [(item.offset, item.size) for item in list(self._mapped.values()) if not item.handle_count]

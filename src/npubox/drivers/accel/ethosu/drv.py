@@ -17,10 +17,10 @@ import errno
 from npubox.bus.port import PlatformDevice, Prot
 from npubox.core.drm.device import DrmDevice
 from npubox.core.drm.driver import DrmDriver, Feature, ioctl
-from npubox.core.drm.fence import Usage
 from npubox.core.drm.file import DrmFile
 from npubox.core.drm.gem import create_handle, lookup
 from npubox.core.drm.queue import Entity, JobQueue
+from npubox.core.drm.reservation import Usage
 from npubox.core.pending import Pending
 from npubox.core.usermem import CHUNK, UserMemory
 from npubox.drivers.accel.ethosu.cmdstream import Policy, frame, validate

@@ -12,10 +12,11 @@ import os
 from collections.abc import Callable
 
 from npubox.bus.port import MemoryPool, Port
-from npubox.core.drm.fence import Fence, Usage, new_context
+from npubox.core.drm.fence import Fence, new_context
 from npubox.core.drm.file import DrmFile
 from npubox.core.drm.gem import lookup
 from npubox.core.drm.queue import Job, Outcome
+from npubox.core.drm.reservation import Usage
 from npubox.core.lock import DeviceLock
 from npubox.drivers.accel.ethosu.gem import EthosuBo
 from npubox.hw.ethosu.commands import SRAM_REGION
