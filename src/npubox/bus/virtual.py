@@ -123,7 +123,7 @@ class AddressSpace:
 
 
 @dataclass(order=True)
-class _Timer:
+class PendingTimer:
     deadline: int
     order: int
     callback: Callable[[], None] = field(compare=False)
@@ -168,7 +168,7 @@ class VirtualClock:
         self._hung = 0
         self._begun = 0
         self._quiet: list[Callable[[], bool]] = []
-        self._timers: list[_Timer] = []
+        self._timers: list[PendingTimer] = []
         self._order = itertools.count()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -177,8 +177,8 @@ class VirtualClock:
         with self._changed:
             return self._now
 
-    def call_at(self, deadline: int, callback: Callable[[], None]) -> _Timer:
-        timer = _Timer(deadline, next(self._order), callback)
+    def call_at(self, deadline: int, callback: Callable[[], None]) -> PendingTimer:
+        timer = PendingTimer(deadline, next(self._order), callback)
         with self._changed:
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="npubox-clock", daemon=True)
@@ -247,7 +247,7 @@ class VirtualClock:
         while (timer := self._await_due()) is not None:
             timer.callback()
 
-    def _await_due(self) -> _Timer | None:
+    def _await_due(self) -> PendingTimer | None:
         """The next timer whose time has come; None when the clock is closed."""
         while True:
             with self._changed:
@@ -268,7 +268,7 @@ class VirtualClock:
         while self._timers and self._timers[0].cancelled:
             heapq.heappop(self._timers)
 
-    def _next_due(self) -> _Timer | None:
+    def _next_due(self) -> PendingTimer | None:
         self._drop_cancelled()
         if not self._timers:
             return None
