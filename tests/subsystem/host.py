@@ -126,8 +126,8 @@ class Host:
         self.port.write32(MailboxReg.TX_SET, Doorbell.RING)
 
     def settle(self) -> None:
-        """Wait until nothing works any more: all is done, or stuck."""
-        self.clock.sleep(1)
+        """Wait until nothing works any more: all is done, or stuck. Takes 100 ms of device time."""
+        self.clock.sleep(10**8)
 
     def ask(self, kind: int, payload: Any = None) -> Any:
         """Send a message and give the payload of the next answer."""

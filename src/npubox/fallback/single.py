@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from npubox.errors import ModelError
 from npubox.formats.network import Network, Operator
 
 OUTPUT_SHAPE = {"TRANSPOSE_CONV": 0}
@@ -31,11 +33,21 @@ class SingleOperator:
 
 
 def single_operator(network: Network, operator: Operator, *, copy_state: bool = False) -> SingleOperator:
-    """The operator with its constants, options and quantisation as the network's file has them.
+    """The operator with its constants, options and quantisation as the network's file has them. Raises
+    `ModelError` for a file that is damaged there: `read_network` looks at no operator's options.
 
     With `copy_state` the variables are inputs and outputs of the graph too, behind its others, and RESHAPEs
     copy them: for tflite-micro, through whose interpreter nobody can set a variable.
     """
+    try:
+        return _single_operator(network, operator, copy_state)
+    except (struct.error, LookupError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
+        raise ModelError(
+            f"{network.name} is damaged at operator {operator.index} ({error}): export or download it again"
+        ) from error
+
+
+def _single_operator(network: Network, operator: Operator, copy_state: bool) -> SingleOperator:
     import flatbuffers  # type: ignore[import-untyped]
     from ai_edge_litert import schema_py_generated as schema
 
