@@ -15,7 +15,11 @@ from npubox.errors import DeviceError
 from npubox.machines.npu import NpuPreset
 from npubox.machines.part import PartPreset
 
-KINDS = {"npu": "npubox.machines.npu", "subsystem": "npubox.machines.subsystem"}
+KINDS = {
+    "npu": "npubox.machines.npu",
+    "subsystem": "npubox.machines.subsystem",
+    "neuron": "npubox.machines.neuron",
+}
 """The module of each kind of part, by the name of its tables; it has `parse(table, machine's table)`."""
 
 
@@ -55,6 +59,14 @@ def _parse(name: str, table: dict[str, Any]) -> PresetInfo:
     )
 
 
+def _read(path: str) -> PresetInfo:
+    try:
+        with open(path, "rb") as file:
+            return _parse(path, tomllib.load(file))
+    except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
+        raise DeviceError(f"{path} is no machine file: {error}; docs/architecture.md shows one") from error
+
+
 @cache
 def presets() -> tuple[PresetInfo, ...]:
     """Every machine that ships with npubox, by name."""
@@ -66,7 +78,10 @@ def presets() -> tuple[PresetInfo, ...]:
 
 
 def find_preset(name: str) -> PresetInfo:
-    """The preset of that name, or the first with a device of that name. Raises DeviceError."""
+    """The preset of that name, or the first with a device of that name, or a machine file of one's own by its
+    path. Raises DeviceError."""
+    if name.endswith(".toml"):
+        return _read(name)
     for preset in presets():
         if preset.name == name or name in preset.devices:
             return preset

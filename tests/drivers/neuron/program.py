@@ -7,11 +7,8 @@ import ctypes
 import itertools
 import mmap
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
-
-import pytest
+from typing import Any
 
 from npubox.bus.virtual import AddressSpace, VirtualClock, VirtualPciPort
 from npubox.core.caller import Caller
@@ -29,6 +26,7 @@ from npubox.hw.neuron.pci import Revision
 from npubox.uapi import neuron as uapi
 from npubox.uapi import neuron_structs as structs
 from npubox.uapi.ioctl import Ioctl
+from tests.core.refaccel import fails
 
 NOBODY = 1 << 26  # process ids from here on are nobody's on Linux
 RW = mmap.PROT_READ | mmap.PROT_WRITE
@@ -92,16 +90,16 @@ class Program:
         self.caller = Caller(pid, lambda: sys_admin, OwnMemory(), OwnDescriptors())
         self.file = NeuronFile(machine.driver.devices[index], flags, self.caller)
 
-    def begin(self, ioctl: Ioctl[ctypes.Structure], args: ctypes.Structure | None = None) -> int | Pending:
+    def begin(self, ioctl: Ioctl[Any], args: ctypes.Structure | None = None) -> int | Pending:
         address = 0 if args is None else ctypes.addressof(args)
         return self.file.ioctl(ioctl.number, address, self.caller)
 
-    def call(self, ioctl: Ioctl[ctypes.Structure], args: ctypes.Structure | None = None) -> int:
+    def call(self, ioctl: Ioctl[Any], args: ctypes.Structure | None = None) -> int:
         result = self.begin(ioctl, args)
         return result.wait() if isinstance(result, Pending) else result
 
-    def fails(self, error: int, ioctl: Ioctl[ctypes.Structure], args: ctypes.Structure | None = None) -> None:
-        with failing(error):
+    def fails(self, error: int, ioctl: Ioctl[Any], args: ctypes.Structure | None = None) -> None:
+        with fails(error):
             self.call(ioctl, args)
 
     def alloc(
@@ -166,10 +164,3 @@ class Program:
 
     def close(self) -> None:
         self.file.release()
-
-
-@contextmanager
-def failing(error: int) -> Iterator[None]:
-    with pytest.raises(OSError) as caught:
-        yield
-    assert caught.value.errno == error, caught.value

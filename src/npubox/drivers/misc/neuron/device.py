@@ -18,6 +18,7 @@ from npubox.drivers.misc.neuron.engines import Engines
 from npubox.drivers.misc.neuron.fwio import Fwio
 from npubox.drivers.misc.neuron.host_memory import AddressFile
 from npubox.drivers.misc.neuron.memory import MOST_CORES, Chunk, Lifetime, Memory
+from npubox.drivers.misc.neuron.metrics import Metrics
 from npubox.drivers.misc.neuron.notifications import Notifications
 from npubox.drivers.misc.neuron.processes import Datastores, Processes
 from npubox.drivers.misc.neuron.user_queues import UserQueues
@@ -48,7 +49,8 @@ class NeuronDevice:
         self.port = port
         self.lock = driver.lock
         self.state = DeviceState.RESET
-        self.memory = Memory(driver.bus, file)
+        self.metrics = Metrics()
+        self.memory = Memory(driver.bus, file, self.metrics.count)
         self.engines = Engines(port)
         self.fwio = Fwio(port, self.memory)
         self.copies: list[CopyQueue] = []
@@ -107,7 +109,12 @@ class NeuronDevice:
             for core in cores:
                 self.cores[core].invalidate()
                 self.notifications.stop(core)
-            yield from self._resetter.reset(kind)
+            self.metrics.count_reset(cores, failed=False)
+            try:
+                yield from self._resetter.reset(kind)
+            except OSError:
+                self.metrics.count_reset(cores, failed=True)
+                raise
             for core in cores:
                 self._set_up(core)
         finally:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -91,8 +91,10 @@ class Request:
 class Memory:
     """Guarded by the driver's lock. Raises OSError with the module's errno."""
 
-    def __init__(self, bus: HostBus, file: AddressFile) -> None:
+    def __init__(self, bus: HostBus, file: AddressFile, changed: Callable[[Chunk, int], None]) -> None:
+        """`changed` is told each allocation (+1) and each free (-1)."""
         self.file = file
+        self._changed = changed
         self._bus = bus
         self._pools = [
             [Pool(dram_address(channel, region * REGION_SIZE), REGION_SIZE) for region in range(DRAM_REGIONS)]
@@ -134,6 +136,7 @@ class Memory:
         at = bisect_right(self._starts, pa)
         self._starts.insert(at, pa)
         self._chunks.insert(at, chunk)
+        self._changed(chunk, 1)
         return chunk
 
     def free(self, chunk: Chunk) -> None:
@@ -147,6 +150,7 @@ class Memory:
             self._pools[chunk.channel][chunk.region].check_free(chunk.pa)
         at = bisect_right(self._starts, chunk.pa) - 1
         del self._starts[at], self._chunks[at]
+        self._changed(chunk, -1)
         if chunk.handle:
             self._handles.remove(chunk.handle)
             chunk.handle = 0
