@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import npubox
-from npubox.devices.ethosu_npu.npu import Injection
+from npubox.devices.ethosu_npu.run import Injection
 from npubox.formats.tflite import read_network
 from npubox.hw.ethosu.commands import Cmd0
 from npubox.machines import control

@@ -13,7 +13,7 @@ import pytest
 
 import npubox
 from npubox.client import Device
-from npubox.devices.ethosu_npu.npu import Injection
+from npubox.devices.ethosu_npu.run import Injection
 from npubox.formats.tflite import read_network
 from npubox.hw.ethosu.commands import Cmd0
 from tests.client.fake_ethosu import FakeNode

@@ -73,11 +73,20 @@ class Bench:
         self._jobs += 1
         return self._jobs - 1
 
+    @property
+    def client_id(self) -> int:
+        """Of the open file, as the control channel knows it."""
+        return self._node.client_id
+
+    def poll(self) -> bool:
+        """Whether nothing writes the arena any more, without waiting."""
+        return self._accel.bo_wait(self.arena[0], 0)
+
     def wait(self, job: int) -> JobReport:
         """Wait as a program does, then for the report: a damaged stream may not write the arena at all,
         and OP_IRQ ends a job early for the kernel."""
         assert self._accel.bo_wait(self.arena[0], FOREVER)
-        while (report := self._machine.control.job(self._node.client_id, job)) is None:
+        while (report := self._machine.control.job(self.client_id, job)) is None:
             time.sleep(0.0005)
         return report
 

@@ -13,7 +13,8 @@ import pytest
 from npubox.bus.virtual import AddressSpace, InterruptLine, VirtualClock
 from npubox.devices.ethosu_npu.configuration import CONFIGURATIONS
 from npubox.devices.ethosu_npu.faults import Fault, RunReport
-from npubox.devices.ethosu_npu.npu import Injection, VirtualNpu
+from npubox.devices.ethosu_npu.npu import VirtualNpu
+from npubox.devices.ethosu_npu.run import Injection
 from npubox.hw.ethosu.commands import CMD1_CONTROL, Cmd0, Cmd1
 from npubox.hw.ethosu.registers import PMU_CYCLE_BIT, Cmd, Pmcr, Reg, Status
 from npubox.machines.machine import Machine

@@ -99,6 +99,9 @@ class FakePort:
         assert index == 0
         self._handler = handler
 
+    def lend(self, deadline: int | None) -> bool:
+        return False
+
     @property
     def connected(self) -> bool:
         return self._handler is not None

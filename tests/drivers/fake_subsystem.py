@@ -132,6 +132,9 @@ class FakeSubsystem:
         assert index == 0
         self._handler = handler
 
+    def lend(self, deadline: int | None) -> bool:
+        return False
+
     def process(self) -> None:
         """Read what was sent and answer it."""
         while not self.deaf and self.inbound.header.read != self.inbound.header.write:

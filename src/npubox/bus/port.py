@@ -4,8 +4,8 @@
 A port carries 32-bit register accesses, a DMA address space, interrupts and a clock. Its ways are the
 in-process one (`npubox.bus.virtual`), later another process over vfio-user and a real device through
 VFIO. So nothing here may assume shared Python objects or zero latency: DMA mappings name a file
-descriptor and an offset (as VFIO and vfio-user do), interrupts arrive on a thread of the port's own,
-and registers may be slow.
+descriptor and an offset (as VFIO and vfio-user do), interrupts arrive on a thread of the port's own, or
+on one that was lent to it, and registers may be slow.
 """
 
 from __future__ import annotations
@@ -85,7 +85,17 @@ class Port(Protocol):
         """Write the 32-bit register at byte `offset`. Never blocks on the work that it starts."""
 
     def on_interrupt(self, index: int, handler: Callable[[], None] | None) -> None:
-        """Call `handler` for each interrupt `index`, on a thread of the port's; None takes it away."""
+        """Call `handler` for each interrupt `index`, on a thread of the port's or one lent to it; None takes
+        it away."""
+
+    def lend(self, deadline: int | None) -> bool:
+        """The calling thread would sleep until the device has worked: the device may use it to work.
+
+        Whoever calls holds no lock. True if something was done and the caller should look again whether it
+        still has to wait; False, at once, where the port's device needs no thread (a real one, one in another
+        process). `deadline` is when the caller wants its thread back, in CLOCK_MONOTONIC nanoseconds or None;
+        it may be late by one operation of the device.
+        """
 
 
 @dataclass(frozen=True)

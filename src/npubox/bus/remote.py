@@ -234,3 +234,7 @@ class RemotePort:
             self._link.interrupts.pop(index, None)
         else:
             self._link.interrupts[index] = handler
+
+    def lend(self, deadline: int | None) -> bool:
+        """A device in another process has no use for a thread of this one."""
+        return False

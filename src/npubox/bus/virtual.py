@@ -52,9 +52,11 @@ class DmaMapping:
 
 
 class AddressSpace:
-    """One device's DMA address space: what `DmaSpace` promises drivers, and look-up for devices."""
+    """One device's DMA address space: what `DmaSpace` promises drivers, and look-up for devices. `generation`
+    counts its changes."""
 
     def __init__(self) -> None:
+        self.generation = 0
         self._lock = threading.Lock()
         self._starts: list[int] = []
         self._mappings: list[DmaMapping] = []
@@ -73,6 +75,7 @@ class AddressSpace:
                 raise OSError(errno.EEXIST, f"DMA mapping {address:#x}+{size:#x} overlaps another")
             self._starts.insert(at, address)
             self._mappings.insert(at, mapping)
+            self.generation += 1
 
     def unmap(self, address: int, size: int) -> None:
         """See `DmaSpace.unmap`. The pages stay until the device's last view of them is gone."""
@@ -81,6 +84,7 @@ class AddressSpace:
             if at < 0 or self._starts[at] != address or self._mappings[at].size != size:
                 raise OSError(errno.ENOENT, f"no DMA mapping {address:#x}+{size:#x}")
             del self._starts[at], self._mappings[at]
+            self.generation += 1
 
     def sync_for_device(self, address: int, size: int) -> None:
         """See `DmaSpace.sync_for_device`. This space is coherent: nothing to do."""
@@ -161,9 +165,11 @@ class VirtualClock:
     """
 
     def __init__(self, publish: Callable[[int], None] | None = None) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._publish = publish
         self._now = 0
+        self._sleepers = 0
         self._busy = 0
         self._hung = 0
         self._begun = 0
@@ -174,62 +180,67 @@ class VirtualClock:
         self._closed = False
 
     def now(self) -> int:
-        with self._changed:
+        with self._lock:
             return self._now
 
     def call_at(self, deadline: int, callback: Callable[[], None]) -> PendingTimer:
         timer = PendingTimer(deadline, next(self._order), callback)
-        with self._changed:
+        with self._lock:
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="npubox-clock", daemon=True)
                 self._thread.start()
             heapq.heappush(self._timers, timer)
-            self._changed.notify_all()
+            self._wake_if_due()
         return timer
 
     def sleep(self, duration: int) -> None:
-        with self._changed:
+        with self._lock:
             target = self._now + duration
-            while self._now < target and self._busy and not self._hung and not self._closed:
-                self._changed.wait()
+            self._sleepers += 1
+            try:
+                while self._now < target and self._busy and not self._hung and not self._closed:
+                    self._changed.wait()
+            finally:
+                self._sleepers -= 1
             self._pass_to(target)
 
     def advance_to(self, moment: int) -> None:
         """A device has worked until `moment`; earlier moments change nothing."""
-        with self._changed:
+        with self._lock:
             self._pass_to(moment)
 
     def begin_work(self) -> None:
         """A device has work: until its `end_work`, time passes by the devices' word alone."""
-        with self._changed:
+        with self._lock:
             self._busy += 1
             self._begun += 1
 
     def end_work(self) -> None:
-        with self._changed:
+        with self._lock:
             self._busy -= 1
-            self._changed.notify_all()
+            self._wake_if_due()
 
     def begin_hang(self) -> None:
         """A device is stuck: until its `end_hang`, time flows up to whatever anybody waits for."""
-        with self._changed:
+        with self._lock:
             self._hung += 1
             self._changed.notify_all()
 
     def end_hang(self) -> None:
-        with self._changed:
+        with self._lock:
             self._hung -= 1
 
     def flow_when(self, quiet: Callable[[], bool]) -> None:
         """Let time flow to the next timer while no device is busy and `quiet()`, asked on the clock's thread,
         is true: its device has nothing to do and nothing under way to its driver. With several devices all
         have to be. One timer every `QUIET_PACE`, so that nobody spins."""
-        with self._changed:
+        with self._lock:
             self._quiet.append(quiet)
+            self._wake_if_due()
 
     def close(self) -> None:
         """Stop the clock's thread; pending timers never fire."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
         thread = self._thread
@@ -241,7 +252,18 @@ class VirtualClock:
             self._now = moment
             if self._publish is not None:
                 self._publish(moment)
+            self._wake_if_due()
+
+    def _wake_if_due(self) -> None:
+        """Wake whoever waits if there may be something for them: it costs as much as a small job."""
+        self._drop_cancelled()
+        due = self._timers and (self._hung or self._quiet or self._timers[0].deadline <= self._now)
+        if self._sleepers or due:
             self._changed.notify_all()
+
+    def _drop_cancelled(self) -> None:
+        while self._timers and self._timers[0].cancelled:
+            heapq.heappop(self._timers)
 
     def _run(self) -> None:
         while (timer := self._await_due()) is not None:
@@ -250,7 +272,7 @@ class VirtualClock:
     def _await_due(self) -> PendingTimer | None:
         """The next timer whose time has come; None when the clock is closed."""
         while True:
-            with self._changed:
+            with self._lock:
                 timer = self._next_due()
                 if timer is not None or self._closed:
                     return None if self._closed else timer
@@ -259,14 +281,10 @@ class VirtualClock:
                 if self._changed.wait(QUIET_PACE if may_flow else None) or not may_flow:
                     continue
             if all(quiet() for quiet in self._quiet):
-                with self._changed:
+                with self._lock:
                     if self._timers and not self._busy and self._begun == begun:
                         self._drop_cancelled()
                         self._pass_to(self._timers[0].deadline if self._timers else self._now)
-
-    def _drop_cancelled(self) -> None:
-        while self._timers and self._timers[0].cancelled:
-            heapq.heappop(self._timers)
 
     def _next_due(self) -> PendingTimer | None:
         self._drop_cancelled()
@@ -286,7 +304,7 @@ class RegisterDevice(Protocol):
 
 
 class InterruptLine:
-    """Carries a device's interrupts to the driver's handlers, on the device's thread."""
+    """Carries a device's interrupts to the driver's handlers, on the thread that the device runs on."""
 
     def __init__(self) -> None:
         self._handlers: dict[int, Callable[[], None]] = {}
@@ -308,10 +326,17 @@ class VirtualPort:
     """A `Port` whose device lives in this process."""
 
     def __init__(
-        self, device: RegisterDevice, dma: AddressSpace, clock: VirtualClock, line: InterruptLine
+        self,
+        device: RegisterDevice,
+        dma: AddressSpace,
+        clock: VirtualClock,
+        line: InterruptLine,
+        lend: Callable[[int | None], bool] | None = None,
     ) -> None:
+        """`lend` is the device's side of `Port.lend`, if it has one."""
         self._device = device
         self._line = line
+        self._lend = lend
         self.dma = dma
         self.clock = clock
 
@@ -323,6 +348,9 @@ class VirtualPort:
 
     def on_interrupt(self, index: int, handler: Callable[[], None] | None) -> None:
         self._line.connect(index, handler)
+
+    def lend(self, deadline: int | None) -> bool:
+        return self._lend is not None and self._lend(deadline)
 
 
 class PciRegisterDevice(Protocol):

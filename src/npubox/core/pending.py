@@ -30,12 +30,14 @@ class Pending:
     """Waits for all of `completions`, or `deadline`, or `cancel`, whichever comes first, once.
 
     `deadline` None waits for ever; the answer is then `result`, which a finishing step may set, or OSError
-    `timeout_errno`, which 0 makes no error.
+    `timeout_errno`, which 0 makes no error. `lend`, if set, takes a thread that would sleep until the
+    deadline it is given, and says whether it had a use for it.
     """
 
     def __init__(
         self, completions: Iterable[Completion], deadline: int | None = None, timeout_errno: int = errno.ETIME
     ) -> None:
+        self.lend: Callable[[int | None], bool] | None = None
         self.deadline = deadline
         self.timeout_errno = timeout_errno
         self.result = 0
@@ -89,9 +91,11 @@ class Pending:
 
     def wait(self) -> int:
         """Block the calling thread until the wait is over, then `finish`. A signal handler may raise."""
-        wake = threading.Event()
-        self.on_done(wake.set)
         try:
+            while self._may_lend() and self.lend is not None and self.lend(self.deadline):
+                pass
+            wake = threading.Event()
+            self.on_done(wake.set)
             while not wake.is_set():
                 if self.deadline is None:
                     wake.wait()
@@ -103,6 +107,9 @@ class Pending:
             self.cancel()
             raise
         return self.finish()
+
+    def _may_lend(self) -> bool:
+        return self._error is None and (self.deadline is None or time.monotonic_ns() < self.deadline)
 
     def _one_done(self) -> None:
         with self._guard:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import threading
 from typing import BinaryIO, Protocol
 
 from npubox.core import libc
@@ -19,6 +20,8 @@ CHUNK = 1 << 20
 FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS})
 
 Buffer = ctypes.Array[ctypes.c_char]
+
+_of_thread = threading.local()
 
 
 class UserMemory(Protocol):
@@ -71,6 +74,18 @@ class OwnMemory(ProcessMemory):
     def __init__(self) -> None:
         super().__init__(os.getpid())
 
+    def read(self, address: int, size: int) -> bytes:
+        if size <= libc.Window.SIZE and 0 <= address < ADDRESS_END - size:
+            data = _window().read(self._pid, address, size)
+            if data is not None:
+                return data
+        return super().read(address, size)
+
+    def write(self, address: int, data: bytes) -> None:
+        small = len(data) <= libc.Window.SIZE and 0 <= address < ADDRESS_END - len(data)
+        if not small or not _window().write(self._pid, address, data):
+            super().write(address, data)
+
     def _read(self, address: int, buffer: Buffer) -> int:
         try:
             return super()._read(address, buffer)
@@ -90,6 +105,14 @@ class OwnMemory(ProcessMemory):
         with _scratch_file() as file:
             done = libc.file_from_memory(file.fileno(), ctypes.addressof(buffer), len(buffer))
             return libc.memory_from_file(file.fileno(), address, done)
+
+
+def _window() -> libc.Window:
+    """The calling thread's."""
+    window: libc.Window | None = getattr(_of_thread, "window", None)
+    if window is None:
+        window = _of_thread.window = libc.Window()
+    return window
 
 
 def _scratch_file() -> BinaryIO:

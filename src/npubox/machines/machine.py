@@ -22,7 +22,8 @@ from npubox.machines.preset import PresetInfo
 
 if TYPE_CHECKING:
     from npubox.bus.port import MemoryPool
-    from npubox.devices.ethosu_npu.npu import Injection, VirtualNpu
+    from npubox.devices.ethosu_npu.npu import VirtualNpu
+    from npubox.devices.ethosu_npu.run import Injection
     from npubox.machines.control import Control, OperationOutput
     from npubox.machines.npu_part import NpuPart
 

@@ -23,7 +23,8 @@ from npubox.core.nodes import NodeInfo
 from npubox.devices import kernel_cache
 from npubox.devices.ethosu_npu.configuration import CONFIGURATIONS
 from npubox.devices.ethosu_npu.faults import Fault, RunReport
-from npubox.devices.ethosu_npu.npu import Injection, VirtualNpu
+from npubox.devices.ethosu_npu.npu import VirtualNpu
+from npubox.devices.ethosu_npu.run import Injection
 from npubox.drivers.accel.ethosu.drv import probe
 from npubox.hw.ethosu.registers import Status
 from npubox.machines.control import Control, OperationOutput
@@ -31,6 +32,8 @@ from npubox.machines.device_link import DeviceLink
 from npubox.machines.npu import NpuPreset
 from npubox.machines.part import Board, JobWatcher, Spawn
 from npubox.machines.policy import driver_policy
+
+PATIENCE = 5_000_000  # ns of host time that a job may wait for a thread that is expected to carry it
 
 _log = logging.getLogger(__name__)
 
@@ -85,9 +88,15 @@ class NpuPart(_Driven):
         self.sram = plug_sram(preset, self._dma.map)
         line = InterruptLine()
         self.npu = VirtualNpu(
-            CONFIGURATIONS[preset.accelerator], self._dma, board.clock, line, preset.frequency, self.control
+            CONFIGURATIONS[preset.accelerator],
+            self._dma,
+            board.clock,
+            line,
+            preset.frequency,
+            self.control,
+            PATIENCE,
         )
-        self._probe(VirtualPort(self.npu, self._dma, board.clock, line), self.sram)
+        self._probe(VirtualPort(self.npu, self._dma, board.clock, line, self.npu.lend), self.sram)
 
     def inject(self, injection: Injection) -> None:
         """Order a fault of the next job: part of the control channel."""
@@ -96,7 +105,7 @@ class NpuPart(_Driven):
     def watch(self, watcher: Callable[[OperationOutput], None] | None) -> None:
         """Have `watcher` called, on the NPU's thread, with what each operation writes, in order; None
         ends it. What it raises fails the job. Part of the control channel."""
-        self.npu.tap = (
+        self.npu.watch(
             None if watcher is None else functools.partial(self.control.operation_finished, watcher)
         )
 

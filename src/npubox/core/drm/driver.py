@@ -114,6 +114,10 @@ class DrmDriver:
     def join(self) -> None:
         """After `unplug`, without the lock: return when nothing of the driver's touches the port any more."""
 
+    def lend(self, deadline: int | None) -> bool:
+        """A thread waits for the device in a call of its own, without the lock; see `Port.lend`."""
+        return False
+
     def release(self) -> None:
         """The last reference to the device is gone."""
 

@@ -60,6 +60,7 @@ def dispatch(file: DrmFile, request: int, address: int, caller: Caller) -> int |
         else:
             if isinstance(result, Pending):
                 device.add_wait(result)
+                result.lend = device.driver.lend
                 if plan.copy_out:
                     result.on_finish(lambda _: memory.write(address, bytes(buffer[: plan.copy_out])))
                 return result

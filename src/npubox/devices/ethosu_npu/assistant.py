@@ -22,7 +22,7 @@ def wanted() -> bool:
 
 
 class Assistant:
-    """Helps one run at a time; `start` and `stop` are the NPU thread's."""
+    """Helps one run at a time; `start` and `stop` are for whichever thread carries it."""
 
     def __init__(self, shram: Shram, state: Int64Array) -> None:
         self._shram = shram
@@ -35,6 +35,8 @@ class Assistant:
     def start(self, program: Program) -> None:
         """Begin to help with `program`, soon."""
         with self._changed:
+            while self._program is not None:  # of a run whose thread was interrupted in `stop`
+                self._changed.wait()
             self._state[State.LEAVE] = 0
             self._program = program
             if self._thread is None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from weakref import WeakKeyDictionary
 
@@ -21,6 +20,7 @@ Int64Array = npt.NDArray[np.int64]
 
 LUT_BYTES = 2048
 ADDRESS_END = 1 << 40
+KEPT_REGIONS = 64
 
 
 class Memory:
@@ -29,6 +29,8 @@ class Memory:
     def __init__(self, dma: AddressSpace) -> None:
         self._dma = dma
         self._arrays: WeakKeyDictionary[DmaMapping, ByteArray] = WeakKeyDictionary()
+        self._regions: dict[tuple[int, ...], Regions] = {}
+        self._generation = dma.generation
 
     def view(self, address: int, size: int, write: bool = False) -> ByteArray:
         """`size` bytes at a device address, uint8, the very pages. Raises DmaFault."""
@@ -42,6 +44,17 @@ class Memory:
         start = address - mapping.address
         return array[start : start + size]
 
+    def regions(self, bases: tuple[int, ...]) -> Regions:
+        """The regions with these base addresses, as the address space is now."""
+        generation = self._dma.generation
+        if generation != self._generation or len(self._regions) > KEPT_REGIONS:
+            self._regions.clear()
+            self._generation = generation
+        regions = self._regions.get(bases)
+        if regions is None:
+            regions = self._regions[bases] = Regions(self, bases)
+        return regions
+
     def window(self, address: int) -> tuple[int, int, int, int]:
         """What of the buffer around `address` can be reached from it: see `kernels.program.Window`."""
         try:
@@ -54,11 +67,11 @@ class Memory:
 
 
 class Regions:
-    """The region base addresses of one run; `windows` is what they reach, for `kernels.program`."""
+    """The region base addresses of a run; `windows` is what they reach, for `kernels.program`."""
 
-    def __init__(self, memory: Memory, bases: Sequence[int]) -> None:
+    def __init__(self, memory: Memory, bases: tuple[int, ...]) -> None:
         self._memory = memory
-        self._bases = tuple(bases)
+        self._bases = bases
         self.windows: Int64Array = np.array([memory.window(base) for base in bases], np.int64)
 
     def view(self, region: int, offset: int, size: int, write: bool = False) -> ByteArray:

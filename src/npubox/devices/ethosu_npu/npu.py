@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The virtual NPU: its registers, and the thread that fetches and executes command streams.
+"""The virtual NPU: its registers, and the threads that carry out what they start.
 
 Register behaviour: the project's facts, ethosu-npu.md §9 and ethosu-accel.md §6. Nothing here sees a
 model file; results come from the bytes in device memory alone.
@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from bisect import bisect_right
-from collections import OrderedDict
-from enum import Enum
+import time
 from typing import Protocol
 
 from npubox.bus.virtual import AddressSpace, DeviceClock, DmaFault, InterruptLine
-from npubox.devices.ethosu_npu.assistant import Assistant
-from npubox.devices.ethosu_npu.assistant import wanted as assistance_wanted
+from npubox.devices.ethosu_npu.alarm import Alarm
 from npubox.devices.ethosu_npu.configuration import Configuration
+from npubox.devices.ethosu_npu.cycles import Cost
 from npubox.devices.ethosu_npu.faults import Fault, Refused, RunReport
-from npubox.devices.ethosu_npu.kernels.program import State
-from npubox.devices.ethosu_npu.memory import Memory, Regions, Shram
-from npubox.devices.ethosu_npu.plan import Plan, build_plan
 from npubox.devices.ethosu_npu.pmu import Pmu
-from npubox.devices.ethosu_npu.program import new_state
-from npubox.devices.ethosu_npu.tap import Tap, read_back
+from npubox.devices.ethosu_npu.run import Aborted, Executor, Injection, Run
+from npubox.devices.ethosu_npu.tap import Tap
 from npubox.hw.ethosu.registers import (
     BASEP_COUNT,
     REGISTER_WINDOW,
@@ -36,18 +31,18 @@ from npubox.hw.ethosu.registers import (
 
 log = logging.getLogger(__name__)
 
-KEPT_PLANS = 64
-LONGEST_OPERATION = 10**9  # ns of device time; a longer one is a hang to whoever waits for it
-SLICE = 10**6  # ns of device time between looks at resets and the clock, roughly
-WORTH_ASSISTING = 200_000  # cycles of a stream
-NANOSECONDS = 10**9
+PROMPT = 1_000_000  # ns of host time after CMD.run; a waiter that comes later is not worth holding back for
 
-
-class Injection(Enum):
-    """Faults that the control channel can make happen at the next run's first operation."""
-
-    HANG = "hang"
-    BUS_ERROR = "bus error"
+_RUNNING, _IRQ_RAISED = int(Status.RUNNING), int(Status.IRQ_RAISED)
+_IN_RESET, _END_REACHED = int(Status.RESET_IN_PROGRESS), int(Status.END_REACHED)
+_RUN, _CLEAR_IRQ, _STOP_REQUEST = int(Cmd.RUN), int(Cmd.CLEAR_IRQ), int(Cmd.STOP_REQUEST)
+_READ_ONLY = frozenset({Reg.ID, Reg.STATUS, Reg.QREAD, Reg.PROT, Reg.CONFIG})
+_BASES = range(Reg.BASEP0, Reg.BASEP0 + 8 * BASEP_COUNT, 8)
+_STORED = frozenset(range(Reg.BASEP0, Reg.BASEP0 + 8 * BASEP_COUNT, 4)) | {
+    Reg.QBASE,
+    Reg.QBASE_HI,
+    Reg.QSIZE,
+}
 
 
 class RunObserver(Protocol):
@@ -63,12 +58,13 @@ class RunObserver(Protocol):
         """A run is over; its interrupt is still to come."""
 
 
-class _Aborted(Exception):  # noqa: N818 - a reset, not an error
-    """The NPU was reset while it ran."""
-
-
 class VirtualNpu:
-    """One Ethos-U55 or U65 behind a port's registers. Runs jobs on a thread of its own."""
+    """One Ethos-U55 or U65 behind a port's registers.
+
+    It runs on a thread of its own, or on one that is lent to it (`lend`): waking another thread takes longer
+    than most small networks. With `patience`, in ns of host time, its own holds back for so long when a
+    waiter came promptly for the run before.
+    """
 
     def __init__(
         self,
@@ -78,31 +74,31 @@ class VirtualNpu:
         line: InterruptLine,
         frequency: int,
         observer: RunObserver,
+        patience: int = 0,
     ) -> None:
         self.configuration = configuration
-        self.tap: Tap | None = None
-        self._memory = Memory(dma)
         self._clock = clock
         self._line = line
-        self._frequency = frequency
         self._observer = observer
-        self._state = threading.Condition()
+        self._lendable = patience > 0
+        self._waiter_expected = False
+        self._executor = Executor(configuration, dma, frequency, self)
+        self._state = threading.RLock()
+        self._changed = threading.Condition(self._state)
         self._registers: dict[int, int] = {}
-        self._status = Status(0)
+        self._status = 0
         self._irq_history = 0
         self._prot = 0
         self._pmu = Pmu()
-        self._shram = Shram(configuration.shram_kib // configuration.cores)
-        self._plans: OrderedDict[bytes, Plan] = OrderedDict()
-        self._cells = new_state()
-        self._offsets: tuple[int, ...] = (0,)
-        self._assistant = Assistant(self._shram, self._cells) if assistance_wanted() else None
         self._injection: Injection | None = None
-        self._requested = False
+        self._waiting: Run | None = None
+        self._requested = 0
+        self._carrier: int | None = None
         self._abort = False
         self._hung = False
         self._closed = False
         self._thread: threading.Thread | None = None
+        self._alarm = Alarm(patience)
 
     # Registers
 
@@ -114,11 +110,11 @@ class VirtualNpu:
                 case Reg.CONFIG:
                     return self.configuration.config
                 case Reg.STATUS:
-                    return int(self._status) | self._irq_history << STATUS_IRQ_HISTORY_SHIFT
+                    return self._status | self._irq_history << STATUS_IRQ_HISTORY_SHIFT
                 case Reg.PROT:
                     return self._prot
                 case Reg.QREAD:
-                    return self._offsets[int(self._cells[State.STEP])]
+                    return self._executor.offset
                 case Reg.CMD | Reg.RESET:
                     return 0
             value = self._pmu.read(offset)
@@ -129,45 +125,58 @@ class VirtualNpu:
             log.warning("write of %#x to %#x, where the NPU has no register, is ignored", value, offset)
             return
         with self._state:
-            match offset:
-                case Reg.CMD:
-                    self._command(value)
-                case Reg.RESET:
-                    self._reset(value)
-                case Reg.ID | Reg.STATUS | Reg.QREAD | Reg.PROT | Reg.CONFIG:
-                    log.warning("write of %#x to read-only register %s is ignored", value, Reg(offset).name)
-                case _:
-                    if not self._pmu.write(offset, value):
-                        self._registers[offset] = value
+            if offset in _STORED:
+                self._registers[offset] = value
+            elif offset == Reg.CMD:
+                self._command(value)
+            elif offset == Reg.RESET:
+                self._reset(value)
+            elif offset in _READ_ONLY:
+                log.warning("write of %#x to read-only register %s is ignored", value, Reg(offset).name)
+            elif not self._pmu.write(offset, value):
+                self._registers[offset] = value
 
     def _command(self, value: int) -> None:
-        if value & Cmd.CLEAR_IRQ:
-            self._status &= ~Status.IRQ_RAISED
+        if value & _CLEAR_IRQ:
+            self._status &= ~_IRQ_RAISED
         self._irq_history &= ~(value >> 16)
-        if value & Cmd.STOP_REQUEST:
+        if value & _STOP_REQUEST:
             log.warning("CMD.stop_request is not modelled and is ignored")
-        if value & Cmd.RUN:
+        if value & _RUN:
             self._request_run()
 
     def _request_run(self) -> None:
-        if self._status & (Status.RUNNING | Status.RESET_IN_PROGRESS):
+        if self._status & (_RUNNING | _IN_RESET):
             reason = "CMD.run came while the NPU was busy and was ignored: this job never ran"
             self._observer.run_ignored(Fault(reason, Status(0)))
             return
-        self._status = (self._status & Status.IRQ_RAISED) | Status.RUNNING
-        self._requested = True
+        self._status = (self._status & _IRQ_RAISED) | _RUNNING
+        self._waiting = self._new_run()
+        self._requested = time.monotonic_ns()
         self._observer.run_started()
         self._clock.begin_work()
         if self._thread is None:
             name = f"npubox-{self.configuration.name}"
             self._thread = threading.Thread(target=self._work, name=name, daemon=True)
             self._thread.start()
-        self._state.notify_all()
+        if self._carrier is not None:
+            return  # whoever carries the run that just ended looks after this one
+        if self._waiter_expected:
+            self._alarm.ring_later()
+        else:
+            self._alarm.ring()
+
+    def _new_run(self) -> Run:
+        """The run that the registers describe now."""
+        injection, self._injection = self._injection, None
+        bases = tuple(map(self._wide, _BASES))
+        size = self._registers.get(Reg.QSIZE, 0)
+        return Run(self._clock.now(), self._wide(Reg.QBASE), size, bases, injection)
 
     def _reset(self, value: int) -> None:
         self._prot = value & 3
-        if self._status & Status.RUNNING:
-            self._status |= Status.RESET_IN_PROGRESS
+        if self._status & _RUNNING:
+            self._status |= _IN_RESET
             self._abandon()
         else:
             self._clear()
@@ -175,20 +184,23 @@ class VirtualNpu:
     def _abandon(self) -> None:
         """Have the run in progress end at its next operation; a hang ends now."""
         self._abort = True
-        self._cells[State.STOP] = 1
+        self._executor.abort()
         if self._hung:
             self._hung = False
             self._clock.end_hang()
-        self._state.notify_all()
+        self._changed.notify_all()
+        self._alarm.ring()
 
     def _clear(self) -> None:
         self._registers.clear()
-        self._offsets = (0,)
-        self._cells[State.STEP] = self._cells[State.STOP] = 0
-        self._status = Status(0)
+        self._executor.reset()
+        self._status = 0
         self._irq_history = 0
         self._pmu = Pmu()
-        self._shram.clear()
+
+    def _wide(self, register: int) -> int:
+        low = self._registers.get(register, 0)
+        return (self._registers.get(register + 4, 0) & 0xFF) << 32 | low
 
     # Control channel
 
@@ -197,188 +209,129 @@ class VirtualNpu:
         with self._state:
             self._injection = injection
 
+    def watch(self, tap: Tap | None) -> None:
+        """Call `tap` after each operation that has an OFM, on the NPU's own thread."""
+        self._executor.tap = tap
+
     def close(self) -> None:
-        """Power off: a run in progress is abandoned and its thread ended."""
+        """Power off: a run in progress is abandoned, and the NPU's thread ended."""
         with self._state:
             self._closed = True
             self._abandon()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-        if self._assistant is not None:
-            self._assistant.close()
+        with self._state:
+            while self._carrier not in (None, threading.get_ident()):
+                self._changed.wait()
+            self._alarm.close()
+        self._executor.close()
 
     # Execution
 
+    def lend(self, deadline: int | None) -> bool:
+        """`Port.lend`: carry the run that nobody carries yet, as far as it needs no Python."""
+        if not self._lendable:
+            return False
+        run = self._take(lent=True)
+        if run is not None:
+            self._carry(run, lent=True, deadline=deadline)
+        return run is not None
+
     def _work(self) -> None:
         while True:
+            while (run := self._take()) is not None:
+                self._carry(run)
+            if self._closed:
+                return
+            self._alarm.wait()
+
+    def _take(self, lent: bool = False) -> Run | None:
+        with self._state:
+            run = self._waiting
+            if lent:
+                self._waiter_expected = time.monotonic_ns() - self._requested < PROMPT
+            if run is None or self._carrier is not None or (lent and not run.lendable):
+                return None
+            if not lent and run.lendable:
+                self._waiter_expected = False
+            self._waiting, self._carrier = None, threading.get_ident()
+            return run
+
+    def _carry(self, run: Run, *, lent: bool = False, deadline: int | None = None) -> None:
+        """Execute and finish `run`; a lent thread may leave a part of it, which is then the own thread's."""
+        try:
+            if run.finished or self._execute(run, lent, deadline):
+                self._finish(run)
+        finally:  # also where a signal handler raises, on a lent thread
             with self._state:
-                while not self._requested and not self._closed:
-                    self._state.wait()
-                if not self._requested:
-                    return
-                self._requested = False
-            try:
-                self._run()
-            finally:
+                self._carrier = None
+                if not run.over:
+                    run.lendable = False
+                    self._waiting = run
+                if lent and self._waiting is not None:
+                    self._alarm.ring()
+                self._changed.notify_all()
+            if run.over:
                 self._clock.end_work()
 
-    def _run(self) -> None:
-        start = self._clock.now()
-        run = _Run(start)
-        fault: Fault | None = None
+    def _execute(self, run: Run, lent: bool, deadline: int | None) -> bool:
+        """Whether `run` has come to its end, good or bad."""
         try:
-            stop_mask = self._execute(run)
-        except _Aborted:
-            fault = Fault("the NPU was reset while it ran", Status(0), *run.position())
+            if not self._executor.execute(run, lent=lent, deadline=deadline):
+                return False
+        except Aborted:
+            run.fault = Fault("the NPU was reset while it ran", Status(0), *run.position())
         except DmaFault as error:
-            fault = Fault(str(error), Status.BUS_ERROR, *run.position(), error.address)
+            run.fault = Fault(str(error), Status.BUS_ERROR, *run.position(), error.address)
         except Refused as error:
-            fault = Fault(str(error), error.status, *run.position())
+            run.fault = Fault(str(error), error.status, *run.position())
         except Exception as error:
+            if lent:
+                raise  # a signal handler's, or the own thread will meet it again
             log.exception("the virtual NPU failed")
-            fault = Fault(f"the virtual NPU itself failed: {error!r}", Status.PARSE_ERROR, *run.position())
-        self._observer.run_finished(RunReport(run.cycles, start, self._clock.now(), run.operations, fault))
+            reason = f"the virtual NPU itself failed: {error!r}"
+            run.fault = Fault(reason, Status.PARSE_ERROR, *run.position())
+        run.finished = True
+        return True
+
+    def _finish(self, run: Run) -> None:
+        """Tell that `run` has come to its end: control channel, registers, interrupt."""
+        fault = run.fault
+        self._observer.run_finished(
+            RunReport(run.cycles, run.start, self._clock.now(), run.operations, fault)
+        )
         with self._state:
             aborted = self._abort
             if aborted:
                 self._abort = self._closed
                 self._clear()
             elif fault is not None:
-                self._status = Status.IRQ_RAISED | fault.status
+                self._status = _IRQ_RAISED | fault.status
             else:
-                self._status = Status.IRQ_RAISED | Status.END_REACHED
-                self._irq_history |= stop_mask
+                self._status = _IRQ_RAISED | _END_REACHED
+                self._irq_history |= run.irq_mask
+            run.over = True
         if not aborted:
             self._line.fire()
 
-    def _execute(self, run: _Run) -> int:
-        """Execute the stream at QBASE; the mask of its OP_STOP."""
+    # What the executor tells
+
+    def spent(self, before: Cost, after: Cost, moment: int) -> None:
+        """See `run.Progress`."""
         with self._state:
-            queue = self._wide(Reg.QBASE)
-            size = self._registers.get(Reg.QSIZE, 0)
-            bases = [self._wide(Reg.BASEP0 + 8 * n) for n in range(BASEP_COUNT)]
-            injection, self._injection = self._injection, None
-        if size < 4:
-            raise Refused(f"QSIZE is {size}; a stream holds at least OP_STOP")
-        plan = self._plan(self._memory.view(queue, size).tobytes())
-        regions = Regions(self._memory, bases)
-        run.plan = plan
+            self._pmu.count(before, after)
+        self._clock.advance_to(moment)
+
+    def raise_irq(self, mask: int) -> None:
         with self._state:
-            self._offsets = plan.offsets
-            self._cells[State.STEP] = 0
-        if self._assistant is None or plan.costs[-1].total < WORTH_ASSISTING:
-            return self._follow(run, plan, regions, queue, injection)
-        self._assistant.start(plan.program)
-        try:
-            return self._follow(run, plan, regions, queue, injection)
-        finally:
-            self._assistant.stop()
-
-    def _follow(
-        self, run: _Run, plan: Plan, regions: Regions, queue: int, injection: Injection | None
-    ) -> int:
-        """Execute the entries of `plan` in order; the mask of its OP_STOP."""
-        while run.index < len(plan.entries):
-            if self._cells[State.STOP]:
-                raise _Aborted
-            if self.tap is None and injection is None and self._run_rows(run, plan, regions):
-                continue
-            self._cells[State.STEP] = run.index
-            entry = plan.entries[run.index]
-            if injection is Injection.HANG or self._duration(entry.cost.total) > LONGEST_OPERATION:
-                self._hang()
-            if injection is Injection.BUS_ERROR:
-                raise DmaFault(queue, 4, False, "injected by the control channel")
-            if entry.step is not None:
-                entry.step.run(regions, self._shram)
-                plan.program.learn(run.index)
-            if self.tap is not None and entry.ofm is not None:
-                self.tap(entry.command, entry.ofm, read_back(regions, entry.ofm))
-            self._advance(run, plan, run.index + 1)
-            if entry.step is None and (plan.refusal is not None or run.index < len(plan.entries)):
-                self._raise_irq(entry.irq_mask)
-        if plan.refusal is not None:
-            raise Refused(plan.refusal.reason)
-        return plan.entries[-1].irq_mask
-
-    def _run_rows(self, run: _Run, plan: Plan, regions: Regions) -> bool:
-        """Execute what can be done without Python, about SLICE of device time; whether anything was."""
-        start = plan.costs[run.index].total
-        end = start + SLICE * self._frequency // NANOSECONDS
-        last = bisect_right(plan.costs, end, key=lambda cost: cost.total) - 1
-        if last <= run.index:
-            if self._duration(plan.entries[run.index].cost.total) > LONGEST_OPERATION:
-                return False
-            last = run.index + 1
-        done = plan.program.run(run.index, last, regions, self._shram, self._cells)
-        if done == run.index:
-            return False
-        self._advance(run, plan, done)
-        return True
-
-    def _advance(self, run: _Run, plan: Plan, index: int) -> None:
-        """Entries up to `index` are done: account for their cycles, in the PMU and in device time."""
-        spent = plan.costs[index] - plan.costs[run.index]
-        run.index = index
-        run.cycles += spent.total
-        with self._state:
-            self._pmu.count(spent)
-        self._clock.advance_to(run.start + self._duration(run.cycles))
-
-    def _plan(self, words: bytes) -> Plan:
-        plan = self._plans.get(words)
-        if plan is None:
-            plan = build_plan(words, self.configuration)
-            self._plans[words] = plan
-            if len(self._plans) > KEPT_PLANS:
-                self._plans.popitem(last=False)
-        else:
-            self._plans.move_to_end(words)
-        return plan
-
-    def _duration(self, cycles: int) -> int:
-        return cycles * NANOSECONDS // self._frequency
-
-    def _raise_irq(self, mask: int) -> None:
-        with self._state:
-            self._status |= Status.IRQ_RAISED
+            self._status |= _IRQ_RAISED
             self._irq_history |= mask
         self._line.fire()
 
-    def _hang(self) -> None:
-        """Make no progress until a reset; meanwhile device time flows for whoever waits."""
+    def hang(self) -> None:
+        """Until a reset; meanwhile device time flows for whoever waits."""
         with self._state:
             self._hung = True
             self._clock.begin_hang()
             while not self._abort:
-                self._state.wait()
-        raise _Aborted
-
-    def _wide(self, register: int) -> int:
-        low = self._registers.get(register, 0)
-        return (self._registers.get(register + 4, 0) & 0xFF) << 32 | low
-
-
-class _Run:
-    """How far a run is: for its report."""
-
-    def __init__(self, start: int) -> None:
-        self.start = start
-        self.cycles = 0
-        self.index = 0
-        self.plan: Plan | None = None
-
-    @property
-    def operations(self) -> int:
-        entries = self.plan.entries[: self.index] if self.plan is not None else ()
-        return sum(entry.step is not None for entry in entries)
-
-    def position(self) -> tuple[str | None, int | None]:
-        """Name and byte offset of the command the run is at."""
-        if self.plan is None:
-            return None, None
-        if self.index < len(self.plan.entries):
-            command = self.plan.entries[self.index].command
-            return command.name, command.offset
-        refusal = self.plan.refusal
-        return (refusal.name, refusal.offset) if refusal is not None else (None, None)
+                self._changed.wait()

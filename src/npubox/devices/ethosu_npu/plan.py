@@ -61,6 +61,21 @@ class Plan:
         return tuple(accumulate((entry.cost for entry in self.entries), initial=Cost(0)))
 
     @cached_property
+    def operations(self) -> tuple[int, ...]:
+        """How many of the entries before the n-th are operations, not STOP or IRQ."""
+        return tuple(accumulate((entry.step is not None for entry in self.entries), initial=0))
+
+    @cached_property
+    def cycles(self) -> tuple[int, ...]:
+        """The totals of `costs`."""
+        return tuple(cost.total for cost in self.costs)
+
+    @cached_property
+    def last(self) -> int:
+        """The index of OP_STOP; -1 where the stream does not get that far."""
+        return len(self.entries) - 1 if self.refusal is None else -1
+
+    @cached_property
     def offsets(self) -> tuple[int, ...]:
         """Byte offset of each entry's command, then of the end: what QREAD shows."""
         return (*(entry.command.offset for entry in self.entries), len(self.words))

@@ -87,10 +87,11 @@ class Pmu:
                 return False
         return True
 
-    def count(self, cost: Cost) -> None:
-        """An operation has been executed."""
+    def count(self, before: Cost, after: Cost) -> None:
+        """Operations have been executed; what the run cost before and after them."""
         if not self._control & Pmcr.CNT_EN:
             return
+        cost = after - before
         if self._enabled & PMU_CYCLE_BIT:
             self._cycles = (self._cycles + cost.total) & _COUNTER_MASK
         for n, event in enumerate(self._types):

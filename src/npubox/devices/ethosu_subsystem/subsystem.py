@@ -13,7 +13,8 @@ from npubox.bus.port import Prot
 from npubox.bus.virtual import AddressSpace, InterruptLine, VirtualClock
 from npubox.devices.ethosu_npu.faults import Fault, RunReport
 from npubox.devices.ethosu_npu.memory import Memory
-from npubox.devices.ethosu_npu.npu import Injection, VirtualNpu
+from npubox.devices.ethosu_npu.npu import VirtualNpu
+from npubox.devices.ethosu_npu.run import Injection
 from npubox.devices.ethosu_subsystem.configuration import Range, SubsystemConfiguration
 from npubox.devices.ethosu_subsystem.faults import InferenceReport, Injections, SubsystemInjection
 from npubox.devices.ethosu_subsystem.firmware import Firmware

@@ -58,7 +58,7 @@ class Window(IntEnum):
 
 
 class State(IntEnum):
-    """Cells shared between threads: the step under way, a wish to stop before the next, and the work
+    """Cells shared between threads: the step under way or next, a wish to stop before the next, and the work
     that `run` shares with `assist`: whether it is there, what is to be taken (see `_take`), how many
     chunks are done, the row, where its OFM lies, rows of a chunk, and a wish that it leave."""
 
@@ -515,6 +515,7 @@ def run(
             done = _pool(row, source, target, shram)
         if not done:
             return index
+    state[0] = last
     return last
 
 

@@ -45,7 +45,7 @@ class EthosuDriver(DrmDriver):
 
     def __init__(self, platform: PlatformDevice, policy: Policy) -> None:
         self._check_stream = validate if policy is Policy.MAINLINE else frame
-        port = platform.port
+        self._port = port = platform.port
         self._memory = DeviceMemory(port.dma, platform.dma_start, platform.dma_end)
         self._npu = Npu(platform.name, port, platform.sram)
         self._npu.reset()
@@ -79,6 +79,9 @@ class EthosuDriver(DrmDriver):
 
     def join(self) -> None:
         self._queue.join()
+
+    def lend(self, deadline: int | None) -> bool:
+        return self._port.lend(deadline)
 
     def release(self) -> None:
         self._npu.disconnect()
