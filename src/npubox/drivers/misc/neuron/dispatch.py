@@ -17,6 +17,7 @@ from npubox.drivers.misc.neuron import (
     memory_ioctls,
     queue_ioctls,
     register_ioctls,
+    sharing,
 )
 from npubox.drivers.misc.neuron.call import Call, CopyFault, Row, rows
 from npubox.drivers.misc.neuron.device import NeuronDevice
@@ -32,6 +33,7 @@ MODULES = (
     queue_ioctls,
     register_ioctls,
     core_ioctls,
+    sharing,
 )
 _ROWS = {row.declaration.number: row for row in rows()}
 _BY_NR_ONLY = frozenset({23, 24, 28, 38, 102, 105, 108, 110, 111, 115, 121, 122, 123, 124})
