@@ -26,6 +26,12 @@ def exec_(
             help="Also poll, read, write, lseek and readlink answer as a device's. Slows programs down.",
         ),
     ] = False,
+    card0: Annotated[
+        bool,
+        typer.Option(
+            "--card0", help="Also show the first accel node as /dev/dri/card0, for DRM's test suites."
+        ),
+    ] = False,
     seccomp_only: Annotated[
         bool,
         typer.Option("--seccomp-only", help="Without a mount namespace, as in an unprivileged container."),
@@ -35,5 +41,5 @@ def exec_(
     from npubox.cli.program import run_program
     from npubox.serve.launch import Wish
 
-    wish = Wish(all_opens=all_opens or full, poll=full, files=full, seccomp_only=seccomp_only)
+    wish = Wish(all_opens=all_opens or full, poll=full, files=full, seccomp_only=seccomp_only, card0=card0)
     sys.exit(run_program(command, machine, wish))

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-ACCEL_MAJOR = 261
+ACCEL_MAJOR, ACCEL_CLASS = 261, "accel"
 DRM, DMA_BUF, SYNC_FILE = ord("d"), ord("b"), ord(">")
 
 
@@ -30,6 +30,7 @@ class NodeInfo:
     driver: str = ""
     attributes: tuple[tuple[str, str], ...] = ()
     debugfs: str | None = None
+    special: bool = True
 
     @property
     def name(self) -> str:
@@ -46,7 +47,7 @@ def accel_node(path: str, parent: str, compatible: tuple[str, ...], driver: str)
         path=path,
         major=ACCEL_MAJOR,
         minor=int(os.path.basename(path).removeprefix("accel")),
-        subsystem="accel",
+        subsystem=ACCEL_CLASS,
         ioctl_types=(DRM, DMA_BUF, SYNC_FILE),
         devtype="accel_minor",
         parent=parent,
@@ -81,3 +82,18 @@ def class_node(
         driver=driver,
         attributes=attributes,
     )
+
+
+MISC_MAJOR = 10
+
+
+def sw_sync_nodes() -> tuple[NodeInfo, NodeInfo]:
+    """Where test suites look for sw_sync: at the place they prefer, and where Linux has it (accel-core.md
+    §2.9)."""
+    device = class_node("/dev/sw_sync", MISC_MAJOR, 255, "misc", ord("W"))
+    return device, replace(device, path="/sys/kernel/debug/sync/sw_sync", special=False)
+
+
+def file_node(path: str) -> NodeInfo:
+    """A file below /sys that does something when it is written to."""
+    return NodeInfo(path, 0, 0, "", (), special=False)

@@ -19,6 +19,8 @@ KINDS = {
     "npu": "npubox.machines.npu",
     "subsystem": "npubox.machines.subsystem",
     "neuron": "npubox.machines.neuron",
+    "refaccel": "npubox.machines.refaccel",
+    "sw_sync": "npubox.machines.sw_sync",
 }
 """The module of each kind of part, by the name of its tables; it has `parse(table, machine's table)`."""
 

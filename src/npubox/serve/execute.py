@@ -10,8 +10,9 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from npubox.core.nodes import ACCEL_CLASS, NodeInfo
 from npubox.errors import DeviceError
 from npubox.serve import launch, syscalls
 from npubox.serve.front import SIGNALS, Front
@@ -87,7 +88,11 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
     tree = Tree()
     try:
         write_tree(tree.path, machine.nodes)
-        program = launch.start(request.command, tree.path, machine.nodes, arch, request.wish)
+        shown = {node: node for node in machine.nodes}
+        if request.wish.card0:
+            shown |= _card0(machine.nodes)
+        nodes = tuple(shown)
+        program = launch.start(request.command, tree.path, nodes, arch, request.wish)
         _tell(front, pid=program.pid)
         _settle()
         listener = Listener(program.listener)
@@ -101,10 +106,17 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
             },
         )
         seccomp_only = program.tier is launch.Tier.SECCOMP
-        resolver = Rewritten(machine.nodes, tree.path) if seccomp_only else Namespaced(machine.nodes)
+        resolver = Rewritten(nodes, tree.path) if seccomp_only else Namespaced(nodes)
         path_calls = program.tier is not launch.Tier.NAMESPACE
         handlers = NodeHandlers(
-            listener, supervisor, machine, arch, resolver, path_calls, request.wish.files or request.wish.poll
+            listener,
+            supervisor,
+            machine,
+            shown,
+            arch,
+            resolver,
+            path_calls,
+            request.wish.files or request.wish.poll,
         )
         watch = request.watch
         supervisor.use(handlers, watch(Launched(listener, supervisor, handlers, machine)) if watch else None)
@@ -118,6 +130,14 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
     finally:
         machine.close()
         tree.close()
+
+
+def _card0(nodes: Sequence[NodeInfo]) -> dict[NodeInfo, NodeInfo]:
+    """The first accel node under the name of a DRM card."""
+    accel = next((node for node in nodes if node.subsystem == ACCEL_CLASS), None)
+    if accel is None:
+        raise DeviceError("the machine has no accel node to show as /dev/dri/card0")
+    return {replace(accel, path="/dev/dri/card0"): accel}
 
 
 def _settle() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from npubox.serve import linux, paths
 from npubox.serve.bpf import AT_EMPTY_PATH, MAP_ANONYMOUS
 from npubox.serve.caller import CallMemory, Tasks, has_sys_admin
 from npubox.serve.descriptors import CallDescriptors
+from npubox.serve.injection import Injector
 from npubox.serve.listener import Call, Listener
 from npubox.serve.machine import ServedMachine
 from npubox.serve.mapped import mapped_ranges
@@ -37,13 +39,15 @@ SWEEP_BYTES = 64 << 20
 
 
 class NodeHandlers:
-    """The nodes of one machine, to the programs of one launch."""
+    """The nodes of one machine, to the programs of one launch: `nodes` has each that is shown, with the
+    machine's own that it is."""
 
     def __init__(
         self,
         listener: Listener,
         supervisor: Supervisor,
         machine: ServedMachine,
+        nodes: Mapping[NodeInfo, NodeInfo],
         arch: Arch,
         resolver: paths.Resolver,
         path_calls: bool,
@@ -52,8 +56,9 @@ class NodeHandlers:
         self._listener = listener
         self._supervisor = supervisor
         self._machine = machine
+        self._nodes = nodes
         self._arch = arch
-        names = frozenset(node.name for node in machine.nodes)
+        names = frozenset(node.name for node in nodes)
         self._paths = PathCalls(listener, resolver, arch, names)
         self._resolver = resolver
         self._answers_paths = path_calls
@@ -66,6 +71,7 @@ class NodeHandlers:
         self._open_files = OpenFiles(
             supervisor.watch, lambda served: supervisor.note_released(served.path, served.file.client_id)
         )
+        self._injector = Injector(listener, lambda call: supervisor.post(lambda: supervisor.retry(call)))
         self._early: list[Call] = []
 
     @property
@@ -155,7 +161,7 @@ class NodeHandlers:
             if len(self._early) == 1:
                 self._machine.power_up(lambda: self._supervisor.post(self._powered_up))
             return ANSWERED
-        file = self._machine.open(node, flags, self._caller(call))
+        file = self._machine.open(self._nodes[node], flags, self._caller(call))
         try:
             _, fd = self._open_files.add_node(file, node, flags, shown)
         except BaseException:
@@ -215,9 +221,15 @@ class NodeHandlers:
             self._sweep(file, stand_in.fd)
         backing = file.mmap(length, prot, flags, offset, self._caller(call))
         native = isinstance(stand_in, NodeStandIn | PagesStandIn) and backing[:2] == (stand_in.fd, offset)
-        if not native or (prot & mmap.PROT_WRITE and not backing.writable):
-            raise OSError(errno.ENODEV, f"a mapping of {served.path} lies elsewhere, which is not served yet")
-        return PROCEED
+        if native and (backing.writable or not prot & mmap.PROT_WRITE):
+            return PROCEED
+        store = self._open_files.add_mapping(served, backing)
+        try:
+            allowed = prot if backing.writable else prot & ~mmap.PROT_WRITE
+            self._injector.map(call, store, allowed, backing.offset)
+        finally:
+            os.close(store)
+        return ANSWERED
 
     def _fstat(self, call: Call, fd: int, pointer: int, *, extended: bool = False) -> Result:
         served = self._find(call.tid, fd)

@@ -49,12 +49,14 @@ class Program:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a launch asks of the filter beyond its tier's needs."""
+    """What a launch asks of the filter beyond its tier's needs; with `card0` the first accel node is
+    /dev/dri/card0 as well, for programs that know nothing of accel."""
 
     all_opens: bool = False
     poll: bool = False
     files: bool = False
     seccomp_only: bool = False
+    card0: bool = False
 
 
 def inside() -> bool:

@@ -107,3 +107,8 @@ def signal_descriptor(signals: frozenset[int]) -> int:
     """signalfd(2) for signals that are blocked already; it yields struct signalfd_siginfo, 128 bytes."""
     mask = sum(1 << (number - 1) for number in signals).to_bytes(128, "little")
     return _check(_libc.signalfd(-1, mask, SFD_CLOEXEC), "signalfd")
+
+
+def send_to_thread(tid: int, signal: int) -> None:
+    """tkill(2)."""
+    _check(_libc.syscall(c_long(native().tkill), c_long(tid), c_long(signal)), "tkill")

@@ -18,7 +18,10 @@ from npubox.serve import linux
 from npubox.serve.linux import MS_BIND, MS_MOVE, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC
 
 NODE_MODE = 0o666
-OVERLAYS = ("sys/class", "sys/devices", "sys/dev", "sys/bus/platform/devices", "sys/kernel/debug")
+OVERLAYS = (
+    *("sys/class", "sys/devices", "sys/dev", "sys/bus/platform/devices"),
+    *("sys/kernel/debug", "sys/module"),
+)
 NEEDED = ("sys/class", "sys/devices", "sys/dev")
 
 
@@ -52,6 +55,7 @@ def _mount_sys(tree: Path) -> None:
 def _mount_dev(new: Path, nodes: Sequence[NodeInfo]) -> None:
     new.mkdir(exist_ok=True)
     linux.mount("tmpfs", str(new), "tmpfs", MS_NOSUID, "mode=755,size=64k")
+    nodes = [node for node in nodes if node.special]
     served = {Path(node.path).relative_to("/dev").parts[0] for node in nodes}
     for entry in os.scandir("/dev"):
         if entry.name not in served:

@@ -13,7 +13,7 @@ import select
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from npubox.core.file import NodeStandIn, OpenFile, PagesStandIn, SignalStandIn, TokenStandIn
+from npubox.core.file import Backing, NodeStandIn, OpenFile, PagesStandIn, SignalStandIn, TokenStandIn
 from npubox.core.nodes import NodeInfo
 from npubox.core.signal_pipe import SignalPipe
 from npubox.core.store import unnamed_file
@@ -69,6 +69,19 @@ class OpenFiles:
             served = Served(file, file.link, flags & ~os.O_CLOEXEC, Shown.anonymous(_size(file)))
         return self._add(served)
 
+    def add_mapping(self, served: Served, backing: Backing) -> int:
+        """A descriptor to map a file's backing by, to be passed on and closed; the mapping then holds the
+        file as its descriptors do, where the backing is a file that can be linked."""
+        access = served.flags & os.O_ACCMODE if backing.writable else os.O_RDONLY
+        try:
+            names, base = self._base_of_store(backing.fd)
+            name, fd = names.open(base, access)
+        except OSError:
+            return os.open(f"/proc/self/fd/{backing.fd}", access | os.O_CLOEXEC)
+        served.holds += 1
+        self._by_link[name] = served
+        return fd
+
     def discard(self, name: str) -> None:
         """The descriptor of that name could not be passed on: its file is not released for that."""
         served = self._by_link.pop(name)
@@ -114,12 +127,7 @@ class OpenFiles:
     ) -> tuple[OpenNames, str]:
         """The names to open a stand-in by. That of a store lasts, as every open of its device needs it."""
         if isinstance(stand_in, NodeStandIn):
-            about = os.fstat(stand_in.fd)
-            key = about.st_dev, about.st_ino
-            if key not in self._stores:
-                names = self._names_beside(stand_in.fd)
-                self._stores[key] = names, names.link(stand_in.fd)
-            return self._stores[key]
+            return self._base_of_store(stand_in.fd)
         if served.base is None:
             if isinstance(stand_in, PagesStandIn):
                 names = self._names_beside(stand_in.fd)
@@ -128,6 +136,14 @@ class OpenFiles:
                 names = self._names_anywhere()
                 served.base = names, names.token(stand_in.size)
         return served.base
+
+    def _base_of_store(self, fd: int) -> tuple[OpenNames, str]:
+        about = os.fstat(fd)
+        key = about.st_dev, about.st_ino
+        if key not in self._stores:
+            names = self._names_beside(fd)
+            self._stores[key] = names, names.link(fd)
+        return self._stores[key]
 
     def _names_beside(self, fd: int) -> OpenNames:
         return self._names_in(directory_of(fd))

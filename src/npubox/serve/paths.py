@@ -54,7 +54,7 @@ class Namespaced:
 
     def __init__(self, nodes: Sequence[NodeInfo]) -> None:
         self._by_path = {node.path: node for node in nodes}
-        self._by_rdev = {node.rdev: node for node in nodes}
+        self._by_rdev = {node.rdev: node for node in reversed(nodes) if node.special}
 
     def find(self, tid: int, path: str, follow: bool = True) -> Found | None:
         try:

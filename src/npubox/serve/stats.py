@@ -38,6 +38,8 @@ class Shown:
     @classmethod
     def of(cls, found: os.stat_result, node: NodeInfo | None = None) -> Shown:
         """`found` itself, or the node that it stands for."""
+        if node is not None and not node.special:
+            node = None
         return cls(
             dev=found.st_dev,
             ino=found.st_ino,

@@ -23,6 +23,7 @@ class Arch:
     audit: int
     numbers: MappingProxyType[str, int]
     seccomp: int
+    tkill: int
     o_largefile: int
     stat: struct.Struct
     stat_order: tuple[str, ...]
@@ -75,6 +76,7 @@ X86_64 = Arch(
         }
     ),
     seccomp=317,
+    tkill=200,
     o_largefile=0o100000,
     stat=struct.Struct("<QQQIII4xQqqq6Q24x"),
     stat_order=_STAT_HEAD_X86,
@@ -114,6 +116,7 @@ AARCH64 = Arch(
         }
     ),
     seccomp=277,
+    tkill=130,
     o_largefile=0o400000,
     stat=struct.Struct("<QQIIIIQ8xqi4xq6Q8x"),
     stat_order=_STAT_HEAD_ARM,

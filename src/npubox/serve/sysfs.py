@@ -27,6 +27,9 @@ POWER = {
 def write_tree(root: Path, nodes: Iterable[NodeInfo]) -> None:
     """Make sys/ below `root`: what a launch sees on top of the host's /sys."""
     for node in nodes:
+        if not node.special:
+            _write(root / node.path.lstrip("/"), "", mode=0o666)
+            continue
         if node.parent is None:
             device = f"devices/virtual/{node.subsystem}/{node.name}"
         else:
@@ -80,10 +83,10 @@ def _lines(values: dict[str, object] | dict[str, str]) -> str:
     return "".join(f"{key}={value}\n" for key, value in values.items())
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, mode: int = 0o444) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    path.chmod(0o444)
+    path.chmod(mode)
 
 
 def _link(path: Path, target: str) -> None:

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mappings that the kernel would not make by itself: the blocked thread is led to make another mmap.
+
+A supervisor cannot map into another process. So the thread gets a descriptor of the right file, its call is
+answered, and before it is back in its program it is stopped, made to call mmap and close, and let go with the
+address as its result. Source: the project's facts (device-nodes.md §5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import errno
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+from npubox.serve import linux, ptrace
+from npubox.serve.caller import CallerGone, status_field
+from npubox.serve.listener import Call, Listener
+from npubox.serve.ptrace import Registers
+from npubox.serve.syscalls import X86_64
+
+SYSCALL_SIZE = 2  # bytes of the `syscall` instruction
+SYSCALL_STOP = signal.SIGTRAP | 0x80
+PATIENCE = 10.0  # seconds for a thread that the host may be slow to run
+NO_CALL = (1 << 64) - 1
+_MMAP, _CLOSE = X86_64.numbers["mmap"], 3
+
+
+class Injector:
+    """`later` takes the calls of other threads that arrive meanwhile, to be handled when the mapping is
+    made."""
+
+    def __init__(self, listener: Listener, later: Callable[[Call], None]) -> None:
+        self._listener = listener
+        self._later = later
+        self._poll = select.poll()
+        self._poll.register(listener.fd, select.POLLIN)
+
+    def map(self, call: Call, fd: int, prot: int, offset: int) -> None:
+        """Answer an mmap call with a mapping of our `fd` at `offset` in its place, with the caller's address,
+        length and flags. OSError ENOMEM where the thread cannot be stopped, as it is traced already;
+        EMFILE."""
+        if not ptrace.SUPPORTED:
+            raise OSError(errno.ENODEV, "mappings are injected on x86-64 only")
+        try:
+            ptrace.request(ptrace.SEIZE, call.tid, ptrace.O_TRACESYSGOOD)
+        except OSError as error:
+            raise OSError(errno.ENOMEM, f"the caller cannot be stopped: {error.strerror}") from error
+        thread = _Stopped(call.tid, self._wait)
+        # From here on the call has to be answered, as a thread that waits for its answer cannot be let go.
+        try:
+            number = self._listener.add_fd(call.id, fd, True)
+        except OSError as error:
+            ptrace.request(ptrace.INTERRUPT, call.tid)
+            self._listener.fail(call.id, error.errno or errno.EMFILE)
+            thread.abandon()
+            return
+        ptrace.request(ptrace.INTERRUPT, call.tid)
+        if number is None or not self._listener.answer(call.id, 0):
+            raise CallerGone
+        thread.make_mapping(number, prot, offset)
+
+    def _wait(self, tid: int) -> int:
+        """The next stop of the thread, as its wait status, while its own calls pass and others' are put
+        off."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            status = _stop_of(tid)
+            if status is not None:
+                return status
+            if self._poll.poll(0):
+                self._receive(tid)
+            elif time.monotonic() > deadline:
+                raise OSError(errno.EIO, f"thread {tid} does not stop")
+            else:
+                os.sched_yield()
+
+    def _receive(self, tid: int) -> None:
+        call = self._listener.receive()
+        if call is None:
+            return
+        if call.tid == tid:
+            self._listener.proceed(call.id)
+        else:
+            self._later(call)
+
+
+class _Stopped:
+    """A seized thread, from its first stop to its release. Signals that arrive meanwhile are sent again."""
+
+    def __init__(self, tid: int, wait: Callable[[int], int]) -> None:
+        self._tid = tid
+        self._wait = wait
+        self._signals: list[int] = []
+
+    def make_mapping(self, fd: int, prot: int, offset: int) -> None:
+        """The thread is about to return from its mmap call: make it one of `fd` at `offset`."""
+        try:
+            self._until_stopped()
+            saved = ptrace.get_registers(self._tid)
+            result = self._call(saved, _MMAP, rdx=prot, r8=fd, r9=offset)
+            self._call(saved, _CLOSE, rdi=fd)
+            saved.rax, saved.orig_rax = result, NO_CALL
+            ptrace.set_registers(self._tid, saved)
+        except ProcessLookupError:
+            raise CallerGone from None
+        finally:
+            self._let_go()
+
+    def abandon(self) -> None:
+        """Let a thread go whose call has failed."""
+        try:
+            self._until_stopped()
+        finally:
+            self._let_go()
+
+    def _call(self, saved: Registers, number: int, **arguments: int) -> int:
+        """One system call of the thread's, by the instruction that it has just passed; what it returned."""
+        registers = copy.copy(saved)
+        registers.rip -= SYSCALL_SIZE
+        registers.rax, registers.orig_rax = number, NO_CALL
+        for name, value in arguments.items():
+            setattr(registers, name, value)
+        ptrace.set_registers(self._tid, registers)
+        for _ in ("entry", "exit"):
+            ptrace.request(ptrace.SYSCALL, self._tid)
+            while os.WSTOPSIG(status := self._stop()) != SYSCALL_STOP:
+                self._remember(status)
+                ptrace.request(ptrace.SYSCALL, self._tid)
+        return int(ptrace.get_registers(self._tid).rax)
+
+    def _until_stopped(self) -> None:
+        self._remember(self._stop())
+
+    def _stop(self) -> int:
+        return self._wait(self._tid)
+
+    def _remember(self, status: int) -> None:
+        """A stop for a signal that was to be delivered, not for our own sake."""
+        if not status >> 16 and os.WSTOPSIG(status) != signal.SIGTRAP:
+            self._signals.append(os.WSTOPSIG(status))
+
+    def _let_go(self) -> None:
+        with contextlib.suppress(OSError):
+            ptrace.request(ptrace.DETACH, self._tid)
+        for number in self._signals:
+            with contextlib.suppress(OSError):
+                linux.send_to_thread(self._tid, number)
+
+
+def _stop_of(tid: int) -> int | None:
+    """The wait status of a stop of the thread, None if it runs. CallerGone if it has died."""
+    options = os.WEXITED | os.WSTOPPED | os.WNOHANG | ptrace.WALL
+    try:
+        seen = os.waitid(os.P_PID, tid, options | os.WNOWAIT)
+        if seen is None:
+            return None
+        if seen.si_code not in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
+            return os.waitpid(tid, ptrace.WALL)[1]
+        if status_field(tid, "PPid") != str(os.getpid()):  # its parent hears of it when its tracer has
+            os.waitpid(tid, ptrace.WALL)
+    except ChildProcessError:
+        pass
+    raise CallerGone
