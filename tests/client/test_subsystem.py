@@ -94,10 +94,14 @@ def test_it_is_the_npu_that_it_says(device: npubox.Device, network: npubox.Netwo
 
 
 def test_cycles_are_those_of_the_accel_driver(network: npubox.Network, vector: Vector) -> None:
-    with npubox.open("imx93") as accel, accel.load(DIGITS / "digits.tflite") as same:
-        with same.submit(*vector.inputs) as expected, network.submit(*vector.inputs) as inference:
-            assert inference.cycles == expected.cycles
-            assert inference.device_time_ns == expected.device_time_ns
+    with (
+        npubox.open("imx93") as accel,
+        accel.load(DIGITS / "digits.tflite") as same,
+        same.submit(*vector.inputs) as expected,
+        network.submit(*vector.inputs) as inference,
+    ):
+        assert inference.cycles == expected.cycles
+        assert inference.device_time_ns == expected.device_time_ns
 
 
 def test_many_at_once(network: npubox.Network) -> None:
