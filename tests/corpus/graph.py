@@ -113,6 +113,16 @@ class Graph:
         self._model.operatorCodes.append(code)
         self._graph.operators.append(made)
 
+    def custom_operator(
+        self, name: str, inputs: Sequence[int], outputs: Sequence[int], options: dict[str, Any]
+    ) -> None:
+        """Add a custom operator; its options become a FlexBuffer, as TensorFlow's converter writes them."""
+        from flatbuffers import flexbuffers  # type: ignore[import-untyped]
+
+        self.operator("CUSTOM", inputs, outputs)
+        self._model.operatorCodes[-1].customCode = name
+        self._graph.operators[-1].customOptions = np.frombuffer(flexbuffers.Dumps(options), np.uint8)
+
     def content(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
         """The file, with these tensors as the network's inputs and outputs."""
         self._graph.inputs, self._graph.outputs = list(inputs), list(outputs)

@@ -32,6 +32,7 @@ INEXACT: dict[str, frozenset[tuple[str, str]]] = {
             ("RELU6", "int16"),
             ("RSQRT", "int16"),
             ("SUM", "int8"),
+            ("TFLite_Detection_PostProcess", "float32"),  # takes its outputs' shapes from the file
         }
     ),
     LITERT_REF: frozenset(

@@ -131,7 +131,12 @@ ORACLES: dict[str, Callable[[bytes, list[Array]], list[Array]]] = {
 def _main(oracle: str, directory: Path) -> None:
     with np.load(directory / INPUTS_FILE) as stored:
         inputs = [stored[key] for key in stored.files]
-    outputs = ORACLES[oracle]((directory / MODEL_FILE).read_bytes(), inputs)
+    content = (directory / MODEL_FILE).read_bytes()
+    outputs = ORACLES[oracle](content, inputs)
+    network = read_network(content)
+    for index, output in zip(network.outputs, outputs, strict=True):
+        if output.shape != network.tensors[index].shape:
+            raise ValueError(f"output {network.tensors[index].name!r} comes as {list(output.shape)}")
     np.savez(directory / OUTPUTS_FILE, *outputs)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 import tflite
 
 from npubox.errors import ModelError
+from npubox.formats import detection
 from npubox.formats.network import Network, NpuOperator, Operator, Quantization, Tensor
 from npubox.formats.payload import parse_payload
 
@@ -117,11 +119,10 @@ def _network(name: str, content: bytes) -> Network:
     offsets = _offline_plan(model, buffers, len(tables))
     tensors = tuple(_tensor(i, table, buffers, offsets[i]) for i, table in enumerate(tables))
     names = [_operator_name(code) for code in _tables(model, "OperatorCodes")]
-    operators = tuple(
-        _operator(i, table, names, tensors) for i, table in enumerate(_tables(graph, "Operators"))
-    )
+    operator_tables = _tables(graph, "Operators")
+    operators = tuple(_operator(i, table, names, tensors) for i, table in enumerate(operator_tables))
     return Network(
-        tensors=tensors,
+        tensors=_with_detections(tensors, operators, operator_tables),
         operators=operators,
         inputs=_indices(graph, "Inputs", tensors),
         outputs=_indices(graph, "Outputs", tensors),
@@ -247,6 +248,21 @@ def _operator(index: int, table: Any, names: list[str], tensors: tuple[Tensor, .
     outputs = _indices(table, "Outputs", tensors)
     npu = _npu_operator(inputs, tensors) if name == ETHOS_U else None
     return Operator(index, name, inputs, outputs, npu)
+
+
+def _with_detections(
+    tensors: tuple[Tensor, ...], operators: tuple[Operator, ...], tables: list[Any]
+) -> tuple[Tensor, ...]:
+    """Give the outputs of a detection their shapes. Vela plans no memory for what has none in the file."""
+    found = list(tensors)
+    for operator, table in zip(operators, tables, strict=True):
+        if operator.name != detection.NAME:
+            continue
+        shapes = detection.output_shapes(_vector(table, "CustomOptions").tobytes())
+        for index, shape in zip(operator.outputs, shapes, strict=False):
+            if not found[index].shape:
+                found[index] = replace(found[index], shape=shape, arena_offset=None)
+    return tuple(found)
 
 
 def _npu_operator(inputs: tuple[int, ...], tensors: tuple[Tensor, ...]) -> NpuOperator:
