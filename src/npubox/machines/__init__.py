@@ -38,6 +38,6 @@ def open_preset(name: str, policy: str | None = None) -> Machine:
     from npubox.devices import kernel_cache
     from npubox.machines.machine import Machine
 
-    if not kernels_ready():
+    if preset.compiled and not kernels_ready():
         kernel_cache.mark_complete()
     return Machine(preset)

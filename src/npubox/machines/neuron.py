@@ -7,7 +7,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from npubox.core.nodes import NodeInfo, class_node
 from npubox.drivers.misc.neuron.policy import Policy
@@ -29,6 +29,8 @@ MOST_CHIPS = 64
 class NeuronPreset:
     """`chips` chips of one PCI device id and revision, the first in PCI slot `slot`, each linked to the next.
     `isolate` keeps processes apart."""
+
+    compiled: ClassVar[bool] = False
 
     chips: int
     device: int

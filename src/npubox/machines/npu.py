@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from npubox.core.nodes import NodeInfo, accel_node
 from npubox.machines.part import Board, Spawn
@@ -28,6 +28,8 @@ class MemoryRange:
 class NpuPreset:
     """One NPU: its node, its name in the device tree, its clock in Hz, what Vela calls its system, and the
     machine's memory."""
+
+    compiled: ClassVar[bool] = True
 
     node: str
     name: str

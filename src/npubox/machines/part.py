@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from npubox.bus.virtual import VirtualClock
 from npubox.core.caller import Caller
@@ -54,7 +54,12 @@ class Part(Protocol):
 
 
 class PartPreset(Protocol):
-    """One table of a machine's file. Its methods import devices and drivers late: declarations stay cheap."""
+    """One table of a machine's file. Its methods import devices and drivers late: declarations stay cheap.
+
+    `compiled`: the device computes with compiled kernels, which may have to be made first.
+    """
+
+    compiled: ClassVar[bool]
 
     @property
     def nodes(self) -> Sequence[NodeInfo]: ...

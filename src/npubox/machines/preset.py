@@ -41,6 +41,11 @@ class PresetInfo:
         return tuple(node for part in self.parts for node in part.nodes)
 
     @property
+    def compiled(self) -> bool:
+        """Whether powering it up needs the devices' compiled kernels."""
+        return any(part.compiled for part in self.parts)
+
+    @property
     def accelerator(self) -> str | None:
         """The first NPU's name as Vela takes it; None where no NPU is behind mainline's driver."""
         return next((part.accelerator for part in self.parts if isinstance(part, NpuPreset)), None)

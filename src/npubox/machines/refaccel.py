@@ -7,7 +7,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from npubox.core.nodes import NodeInfo, accel_node, file_node
 from npubox.machines.part import Board, Spawn
@@ -22,6 +22,8 @@ ACT = f"/sys/module/{DRIVER_NAME}/parameters/act"
 @dataclass(frozen=True)
 class RefAccelPreset:
     """Its node and its platform device."""
+
+    compiled: ClassVar[bool] = False
 
     node: str
     name: str

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from npubox.bus.port import DmaRange
 from npubox.core.nodes import NodeInfo, class_node
@@ -42,6 +42,8 @@ class SubsystemPreset:
     """One subsystem: its node, its name and properties in the device tree, its `npus` identical NPUs at
     `frequency` Hz, and its firmware. `networks` names .tflite files that are linked into that; `incoherent`
     says that it does not see the host's caches."""
+
+    compiled: ClassVar[bool] = True
 
     node: str
     name: str

@@ -6,7 +6,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from npubox.core.nodes import NodeInfo, sw_sync_nodes
 from npubox.machines.part import Board, Spawn
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class SwSyncPreset:
     """Nothing to declare."""
+
+    compiled: ClassVar[bool] = False
 
     @property
     def nodes(self) -> Sequence[NodeInfo]:

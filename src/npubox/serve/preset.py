@@ -67,7 +67,7 @@ class PresetMachine:
             from npubox.machines import kernels_ready
             from npubox.machines.machine import Parts
 
-            if sys.stderr.isatty() and not kernels_ready():
+            if self._preset.compiled and sys.stderr.isatty() and not kernels_ready():
                 print("npubox: compiling the NPU's kernels, once; this takes a minute", file=sys.stderr)
             parts = Parts(self._preset, split=True)
             parts.watch_jobs(self._job_over)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The typed client of /dev/neuron<N>; its public face is `npubox.neuron`."""
