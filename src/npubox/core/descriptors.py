@@ -72,6 +72,7 @@ def describe(file: OpenFile) -> Description:
         description = _descriptions.get(file)
         if description is None:
             description = _descriptions[file] = Description(file)
+            file.installed()
         description._uses += 1
     return description
 

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dma-buf: a buffer as a file, to be shared with other processes and devices (accel-core.md §2.7).
-
-Nobody counts its users: prime tables, importers and descriptors hold the object, and when the last of them
-lets go the garbage collector has `release_memory` called.
-"""
+"""dma-buf: a buffer as a file, to be shared with other processes and devices (accel-core.md §2.7)."""
 
 from __future__ import annotations
 
@@ -12,10 +8,9 @@ import itertools
 import mmap
 import os
 import select
-import weakref
+import threading
 from collections.abc import Callable
 
-from npubox.core import reaper
 from npubox.core.caller import Caller
 from npubox.core.drm.fence import signalled_fence
 from npubox.core.drm.fence_container import unwrap
@@ -37,7 +32,8 @@ _serials = itertools.count(1)
 class DmaBuf(OpenFile):
     """`size` bytes, a page multiple, at `backing`; `access` is O_RDWR or O_RDONLY, for all its descriptors.
 
-    `exporter` is whatever its exporter knows it by; `release_memory` is called on a thread without locks.
+    `exporter` is whatever its exporter knows it by. Handles, importers and tables of descriptors hold it
+    (`get`, `put`); when the last of them lets go, in whatever thread, `release_memory` is called.
     """
 
     def __init__(
@@ -60,8 +56,26 @@ class DmaBuf(OpenFile):
         self.serial = next(_serials)
         self.stand_in = TokenStandIn(size)
         self._exporter_name = exporter_name
-        reaper.start()
-        weakref.finalize(self, reaper.post, release_memory).atexit = False
+        self._release_memory = release_memory
+        self._guard = threading.Lock()
+        self._holders = 0
+
+    def get(self) -> None:
+        with self._guard:
+            self._holders += 1
+
+    def put(self) -> None:
+        with self._guard:
+            self._holders -= 1
+            held = self._holders > 0
+        if not held:
+            self._release_memory()
+
+    def installed(self) -> None:
+        self.get()
+
+    def release(self) -> None:
+        self.put()
 
     @property
     def link(self) -> str:  # type: ignore[override]
@@ -99,7 +113,7 @@ class DmaBuf(OpenFile):
         return self.size if whence == os.SEEK_END else 0
 
     def fdinfo(self) -> str:
-        lines = [("size", self.size), ("count", 1), ("exp_name", self._exporter_name)]
+        lines = [("size", self.size), ("count", self._holders), ("exp_name", self._exporter_name)]
         return "".join(f"{key}:\t{value}\n" for key, value in lines) + (
             f"name:\t{self.name}\n" if self.name else ""
         )

@@ -107,6 +107,11 @@ class OpenFile(Protocol):
         """The lines of /proc/PID/fdinfo/FD after the generic ones."""
         return ""
 
+    def installed(self) -> None:
+        """A table of descriptors that did not have the file has it now; `release` ends that. Not for nodes:
+        they are opened."""
+        return
+
     def release(self) -> None:
         """The last descriptor and the last mapping are gone. Its owner may install it once more after
         that."""

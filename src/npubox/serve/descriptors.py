@@ -33,6 +33,9 @@ class CallDescriptors:
             raise
         finally:
             os.close(fd)
+        served = self._files.find(name)
+        if served is not None and served.holds == 1:
+            file.installed()
         return number
 
     def lookup(self, fd: int) -> OpenFile | None:

@@ -215,8 +215,10 @@ class _Connection:
             if fresh:
                 self._forget(number)
             raise
-        if fresh and isinstance(file.stand_in, SignalStandIn):
-            self._tell_of(number, file.stand_in.completion)
+        if fresh:
+            file.installed()
+            if isinstance(file.stand_in, SignalStandIn):
+                self._tell_of(number, file.stand_in.completion)
         return descriptor
 
     def lookup(self, number: int) -> OpenFile | None:

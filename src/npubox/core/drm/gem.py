@@ -42,6 +42,7 @@ class GemObject:
             self.reservation = Reservation()
         else:
             self.offset = device.store.reserve(self.size)
+            imported.get()
             self.backing = imported.backing
             self.reservation = imported.reservation
         self.refcount = 1
@@ -62,10 +63,20 @@ class GemObject:
         if self.refcount == 0:
             self.release()
 
+    def remember(self, buffer: DmaBuf | None) -> None:
+        """The dma-buf to export again; None when the last handle is gone."""
+        before, self.dma_buf = self.dma_buf, buffer
+        if buffer is not None:
+            buffer.get()
+        if before is not None:
+            before.put()
+
     def release(self) -> None:
         """Free the memory. A driver takes its own mappings away first and then calls this."""
         self.device.remove_object(self)
         self.device.store.free(self.offset, self.size)
+        if self.imported is not None:
+            self.imported.put()
         self.device.put()
 
 
@@ -90,7 +101,7 @@ def delete_handle(file: DrmFile, handle: int) -> None:
         del item.users[file]
     item.handle_count -= 1
     if item.handle_count == 0:
-        item.dma_buf = None
+        item.remember(None)
         if item.flink_name:
             item.device.flink_names.remove(item.flink_name)
             item.flink_name = 0

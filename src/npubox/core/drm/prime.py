@@ -19,7 +19,7 @@ def export_handle(file: DrmFile, handle: int, access: int) -> DmaBuf:
     buffer = file.prime.buffer(handle)
     if buffer is None:
         buffer = item.imported or item.dma_buf or _export(item, access)
-        item.dma_buf = buffer
+        item.remember(buffer)
         file.prime.add(buffer, handle)
     return buffer
 
@@ -39,17 +39,18 @@ def import_buffer(file: DrmFile, buffer: DmaBuf) -> int:
         handle = create_handle(file, item)
     finally:
         item.put()
-    item.dma_buf = buffer
+    item.remember(buffer)
     file.prime.add(buffer, handle)
     return handle
 
 
 def _export(item: GemObject, access: int) -> DmaBuf:
     item.get()
-    device = item.device
-
-    def release() -> None:
-        with device.lock:
-            item.put()
-
-    return DmaBuf(item, item.size, item.backing, item.reservation, access & os.O_ACCMODE, release)
+    return DmaBuf(
+        item,
+        item.size,
+        item.backing,
+        item.reservation,
+        access & os.O_ACCMODE,
+        lambda: item.device.lock.post(item.put),
+    )

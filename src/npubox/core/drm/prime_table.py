@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 
 class PrimeTable:
-    """Both ways; only handles that were exported or imported are in it. Guarded by the device's lock."""
+    """Both ways; only handles that were exported or imported are in it, and each holds its buffer. Guarded
+    by the device's lock."""
 
     def __init__(self) -> None:
         self._buffers: dict[int, DmaBuf] = {}
@@ -20,6 +21,7 @@ class PrimeTable:
         return len(self._buffers)
 
     def add(self, buffer: DmaBuf, handle: int) -> None:
+        buffer.get()
         self._buffers[handle] = buffer
         self._handles.setdefault(buffer, []).append(handle)
 
@@ -37,3 +39,4 @@ class PrimeTable:
             self._handles[buffer].remove(handle)
             if not self._handles[buffer]:
                 del self._handles[buffer]
+            buffer.put()
