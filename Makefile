@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-bounds test-portable lint bench clean
+.PHONY: help demo test test-bounds test-portable test-vm lint bench clean
 
 # What the fuzzer damages when the kernels check their array indices
 BOUNDED := conv_3x3_int8 depthwise_3x3_int8 add_different_scales_int8 avg_pool_3_same_int8 dense_int16 \
@@ -14,6 +14,7 @@ help:
 	@echo "make test           set up and run every check (ruff, mypy, import contracts, pytest)"
 	@echo "make test-bounds    damaged streams, with array bounds checked in the compiled kernels (minutes)"
 	@echo "make test-portable  the kernels for CPUs without AVX512-VNNI, against the oracles"
+	@echo "make test-vm        a stock Debian kernel in QEMU 11 drives a virtual PCI device (downloads 90 MB once)"
 	@echo "make bench          the benchmarks against LiteRT, printed as a table"
 
 $(VENV)/.installed: pyproject.toml
@@ -39,6 +40,9 @@ test-bounds: $(VENV)/.installed
 
 test-portable: $(VENV)/.installed
 	NPUBOX_PORTABLE=1 $(BIN)/python -m pytest tests/devices/test_portable.py
+
+test-vm: $(VENV)/.installed
+	NPUBOX_TEST_VM=1 $(BIN)/python -m pytest tests/vm
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks

@@ -51,6 +51,9 @@ class Counter:
         if offset == 0x10:
             self._line.fire(1)
 
+    def lend(self) -> bool:
+        return False
+
     def reset(self) -> None:
         self._words.clear()
         self.resets += 1

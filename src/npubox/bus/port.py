@@ -166,6 +166,10 @@ class PciDevice(Protocol):
     def on_interrupt(self, vector: int, handler: Callable[[], None] | None) -> None:
         """Call `handler` for each interrupt of `vector`, on a thread of the port's; None takes it away."""
 
+    def lend(self) -> bool:
+        """The calling thread would wait for the device's work: a device that works in this process may do a
+        piece of it on that thread, a few milliseconds at most. Whether it did."""
+
     def reset(self) -> None:
         """Reset the function; DMA mappings and interrupt handlers stay."""
 

@@ -364,6 +364,8 @@ class PciRegisterDevice(Protocol):
 
     def write32(self, bar: int, offset: int, value: int) -> None: ...
 
+    def lend(self) -> bool: ...
+
     def reset(self) -> None: ...
 
 
@@ -398,6 +400,9 @@ class VirtualPciPort:
         if not 0 <= vector < self.vectors:
             raise OSError(errno.EINVAL, f"the device has no interrupt vector {vector}")
         self._line.connect(vector, handler)
+
+    def lend(self) -> bool:
+        return self._device.lend()
 
     def reset(self) -> None:
         self._device.reset()

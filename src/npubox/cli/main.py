@@ -22,6 +22,7 @@ from npubox.cli import exec as exec_command
 from npubox.cli import run as run_command
 from npubox.cli import serve as serve_command
 from npubox.cli import trace as trace_command
+from npubox.cli import vfio_user as vfio_user_command
 from npubox.cli.options import Failed
 from npubox.errors import JobFailed, NpuboxError, WaitTimeout
 
@@ -39,6 +40,7 @@ app.command("disasm")(disasm_command.disasm)
 app.command("doctor")(doctor_command.doctor)
 app.command("exec", context_settings={"allow_interspersed_args": False})(exec_command.exec_)
 app.command("serve")(serve_command.serve)
+app.command("vfio-user")(vfio_user_command.vfio_user)
 app.command("trace", context_settings={"allow_interspersed_args": False})(trace_command.trace)
 
 _UsageError: type[Exception] = typer.BadParameter.__mro__[

@@ -20,6 +20,32 @@ from npubox.machines.neuron import NeuronPreset
 from npubox.machines.part import JobWatcher
 
 
+class LocalChips:
+    """Chips of this process in a chain, and their ports."""
+
+    def __init__(self, preset: NeuronPreset, clock: VirtualClock, files: Sequence[DramFile] = ()) -> None:
+        """`files` hold the chips' DRAM and stay their maker's; without them each chip has its own."""
+        self.chips: list[Inferentia] = []
+        self.ports: list[VirtualPciPort] = []
+        for index, dram in enumerate(files or [None] * preset.chips):
+            dma = AddressSpace()
+            chip = Inferentia(
+                dma,
+                clock,
+                address=preset.address(index),
+                device=preset.device,
+                revision=preset.revision,
+                dram=dram,
+            )
+            self.chips.append(chip)
+            self.ports.append(VirtualPciPort(chip, dma, clock))
+        connect(self.chips)
+
+    def close(self) -> None:
+        for chip in self.chips:
+            chip.close()
+
+
 class NeuronPart:
     """A `Part`. Each chip's DRAM and host memory are one file, in which an offset is the address: so every
     mapping that the driver allows is native. `chips` and `driver` are for the control channel."""
@@ -29,31 +55,17 @@ class NeuronPart:
     def __init__(self, preset: NeuronPreset, policy: Policy, clock: VirtualClock) -> None:
         self.job_watcher: JobWatcher | None = None
         self.nodes: Sequence[NodeInfo] = preset.nodes
-        self.chips: list[Inferentia] = []
-        self._files: list[AddressFile] = []
-        ports = []
-        for index in range(preset.chips):
-            file, dma = AddressFile(), AddressSpace()
-            self._files.append(file)
-            chip = Inferentia(
-                dma,
-                clock,
-                address=preset.address(index),
-                device=preset.device,
-                revision=preset.revision,
-                dram=DramFile(file.fd, tuple(dram_address(channel) for channel in range(DRAM_CHANNELS))),
-            )
-            self.chips.append(chip)
-            ports.append(VirtualPciPort(chip, dma, clock))
-        connect(self.chips)
-        self.driver = NeuronDriver(ports, self._files, policy, isolate=preset.isolate)
+        self._files = [AddressFile() for _ in range(preset.chips)]
+        channels = tuple(dram_address(channel) for channel in range(DRAM_CHANNELS))
+        self._local = LocalChips(preset, clock, [DramFile(file.fd, channels) for file in self._files])
+        self.chips = self._local.chips
+        self.driver = NeuronDriver(self._local.ports, self._files, policy, isolate=preset.isolate)
 
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile:
         return NeuronFile(self.driver.devices[node.minor], flags, caller)
 
     def close(self) -> None:
         self.driver.close()
-        for chip in self.chips:
-            chip.close()
+        self._local.close()
         for file in self._files:
             file.close()

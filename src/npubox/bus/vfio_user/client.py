@@ -156,6 +156,10 @@ class VfioUserDevice:
         request = protocol.SET_IRQS.pack(protocol.SET_IRQS.size, flags, Irq.MSIX, vector, 1)
         self._link.ask(Command.DEVICE_SET_IRQS, request, (eventfd,) if eventfd is not None else ())
 
+    def lend(self) -> bool:
+        """The device works elsewhere."""
+        return False
+
     def reset(self) -> None:
         self._link.ask(Command.DEVICE_RESET)
 

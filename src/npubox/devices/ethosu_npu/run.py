@@ -112,12 +112,7 @@ class Executor:
     """Executes one run at a time; keeps the plans of streams that it has seen, and the lookup tables."""
 
     def __init__(
-        self,
-        configuration: Configuration,
-        dma: AddressSpace,
-        frequency: int,
-        progress: Progress,
-        assisted: bool = True,
+        self, configuration: Configuration, dma: AddressSpace, frequency: int, progress: Progress
     ) -> None:
         self.tap: Tap | None = None
         self._configuration = configuration
@@ -129,8 +124,7 @@ class Executor:
         self._plans: OrderedDict[bytes, Plan] = OrderedDict()
         self._cells = new_state()
         self._offsets: tuple[int, ...] = (0,)
-        assisted = assisted and assistance_wanted()
-        self._assistant = Assistant(self._shram, self._cells) if assisted else None
+        self._assistant = Assistant(self._shram, self._cells) if assistance_wanted() else None
 
     @property
     def offset(self) -> int:

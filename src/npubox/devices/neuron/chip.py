@@ -110,6 +110,10 @@ class Inferentia:
         if unsettled:
             self._worker.settle()
 
+    def lend(self) -> bool:
+        """Do a piece of the queues' work on the calling thread. Whether there was any."""
+        return self._worker.lend()
+
     def reset(self) -> None:
         """The function's reset: as the firmware's device reset. DRAM keeps its content."""
         with self._lock:

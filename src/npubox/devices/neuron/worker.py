@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread on which a chip's queues move data, and the device time that it takes."""
+"""The threads on which a chip's queues move data, and the device time that it takes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class Task(Protocol):
 
 
 class Worker:
-    """Runs runnable tasks in turn. The thread starts with the first task, so an idle chip has none."""
+    """Runs runnable tasks in turn, one slice at a time, on a thread of its own or on one that is lent.
+
+    The thread starts with the first task, so an idle chip has none.
+    """
 
     def __init__(self, name: str, clock: VirtualClock) -> None:
         self._name = name
@@ -35,7 +38,9 @@ class Worker:
         self._queued: set[Task] = set()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._running: Task | None = None
+        self._turn = threading.Lock()
+        """Held by whoever runs a slice."""
+        self._slices = 0
         self._slice_over = threading.Condition()
         self._settling = 0
 
@@ -51,14 +56,30 @@ class Worker:
                 self._thread.start()
         self._ready.put(task)
 
+    def lend(self) -> bool:
+        """Run a slice on the calling thread, unless one is running. Whether it did."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            task = self._ready.get_nowait()
+            if task is None:
+                self._ready.put(None)  # it is our thread's to see
+                return False
+            self._slice(task)
+            return True
+        except queue.Empty:
+            return False
+        finally:
+            self._end_turn()
+
     def settle(self) -> None:
-        """Return when the slice that is running now is over; at once on a chip's own worker."""
+        """Return when the slice that is running now is over; at once on a thread that runs one."""
         if getattr(_working, "now", False):
             return
         with self._slice_over:
             self._settling += 1
-            running = self._running
-            self._slice_over.wait_for(lambda: running is None or self._running is not running)
+            now = self._slices
+            self._slice_over.wait_for(lambda: not self._turn.locked() or self._slices != now)
             self._settling -= 1
 
     def close(self) -> None:
@@ -71,18 +92,32 @@ class Worker:
             thread.join()
 
     def _run(self) -> None:
-        _working.now = True
         while (task := self._ready.get()) is not None:
+            with self._turn:
+                self._slice(task)
+            self._announce_end()
+
+    def _slice(self, task: Task) -> None:
+        """With the turn."""
+        _working.now = True
+        try:
             if not self._closed:
-                self._running = task
                 with self._guard:
                     self._queued.discard(task)
                 self._work(task)
-                self._running = None
-                if self._settling:
-                    with self._slice_over:
-                        self._slice_over.notify_all()
+        finally:
+            _working.now = False
             self._clock.end_work()
+
+    def _end_turn(self) -> None:
+        self._turn.release()
+        self._announce_end()
+
+    def _announce_end(self) -> None:
+        self._slices += 1
+        if self._settling:
+            with self._slice_over:
+                self._slice_over.notify_all()
 
     def _work(self, task: Task) -> None:
         try:
