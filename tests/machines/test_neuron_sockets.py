@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import random
 import signal
@@ -100,13 +99,9 @@ def test_a_server_that_is_killed() -> None:
         handle = program.alloc(4096)
         server.kill()
         server.wait()
-        with pytest.raises(OSError, match=r"gone|completion|failed"):
-            for _ in itertools.repeat(None, 3):
-                program.write(handle, b"nobody is there")
-        with contextlib.suppress(OSError):
-            remote.close()
-        for port in remote.ports:
-            port.close()
+        with pytest.raises(OSError, match="gone"):
+            program.write(handle, b"nobody is there")
+        remote.close()
 
 
 def test_bad_input(npubox: Npubox, tmp_path: Path) -> None:
@@ -114,7 +109,7 @@ def test_bad_input(npubox: Npubox, tmp_path: Path) -> None:
     one_sentence(npubox("vfio-user", "inf1.large", "--socket", tmp_path / "s"), "inf1.large")
     one_sentence(npubox("vfio-user", "inf1.xlarge", "--socket", tmp_path / "no" / "s"), "no/s")
     one_sentence(npubox("vfio-user", "inf1.xlarge", "--socket", tmp_path / "s", "-r", "1"), "-r")
-    one_sentence(npubox("vfio-user", "inf1.xlarge", "--socket", tmp_path / "s", "--revision", "256"), "256")
+    one_sentence(npubox("vfio-user", "inf1.xlarge", "--socket", tmp_path / "s", "--revision", "256"), "255")
 
 
 def test_a_socket_in_use(tmp_path: Path) -> None:

@@ -95,7 +95,11 @@ class _Dma:
         with self._lock:
             self._ranges.remove(address, size)
             layout = protocol.DMA_UNMAP
-            self._link.ask(Command.DMA_UNMAP, layout.pack(layout.size, 0, address, size))
+            try:
+                self._link.ask(Command.DMA_UNMAP, layout.pack(layout.size, 0, address, size))
+            except OSError as error:
+                if error.errno != errno.ENODEV:  # a server that is gone reaches nothing any more
+                    raise
 
     def sync_for_device(self, address: int, size: int) -> None:
         with self._lock:
