@@ -11,8 +11,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 from scripts.make_builtin_networks import NETWORKS, built_in
 
@@ -30,8 +28,6 @@ from npubox.machines.subsystem_part import SplitSubsystemPart, SubsystemPart
 from npubox.uapi import ethosu_linux as uapi
 from npubox.uapi.ioctl import Ioctl
 from tests.vectors import digits_vectors
-
-Array = npt.NDArray[Any]
 
 MACHINES = ("imx93-linux", "generic-u55-subsystem", "two-subsystems")
 SUBSYSTEMS = [
@@ -132,8 +128,8 @@ class Program:
         self.close()
 
 
-def recognise(program: Program, network: int) -> list[Array]:
-    """The scores of the first test pictures, all of them under way at once."""
+def assert_recognises(program: Program, network: int) -> None:
+    """The first test pictures, all of them under way at once."""
     vectors = digits_vectors(6)
     results = [program.make(program.node, uapi.BUFFER_CREATE, capacity=10) for _ in vectors]
     inferences = [
@@ -141,11 +137,13 @@ def recognise(program: Program, network: int) -> list[Array]:
         for vector, result in zip(vectors, results, strict=True)
     ]
     assert [program.outcome(inference) for inference in inferences] == [uapi.Status.OK] * len(vectors)
-    return [np.frombuffer(program.pages(result, 10)[:], np.int8).reshape(1, 10) for result in results]
+    for result, vector in zip(results, vectors, strict=True):
+        assert program.pages(result, 10)[:] == vector.outputs[0].tobytes()
 
 
-@pytest.mark.parametrize("split", [False, True], ids=["one process", "device process"])
-@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(
+    ("machine", "split"), [*((machine, False) for machine in MACHINES), ("two-subsystems", True)]
+)
 def test_digits_by_index_and_from_a_buffer(machine: str, split: bool) -> None:
     preset = find_preset(machine)
     parts = Parts(preset, split=split)
@@ -162,8 +160,7 @@ def test_digits_by_index_and_from_a_buffer(machine: str, split: bool) -> None:
                     network = program.make(program.node, uapi.NETWORK_CREATE, **fields)
                     info, _ = program.call(network, uapi.NETWORK_INFO)
                     assert (info.ifm_size[0], info.ofm_size[0]) == (64, 10)
-                    for ours, vector in zip(recognise(program, network), digits_vectors(6), strict=True):
-                        np.testing.assert_array_equal(ours, vector.outputs[0])
+                    assert_recognises(program, network)
     finally:
         parts.close()
 
@@ -178,19 +175,21 @@ def test_a_buffer_belongs_to_its_node() -> None:
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["one process", "device process"])
-@pytest.mark.parametrize("injection", list(SubsystemInjection))
-def test_after_any_fault_the_next_inference_works(injection: SubsystemInjection, split: bool) -> None:
+def test_after_any_fault_the_next_inference_works(split: bool) -> None:
     parts = Parts(find_preset("imx93-linux"), split=split)
     (part,) = parts.parts
-    assert isinstance(part, SubsystemPart | SplitSubsystemPart)
     try:
         with Program(parts, "/dev/ethosu0") as program:
             network = program.make(program.node, uapi.NETWORK_CREATE, type=2, fd=0)
-            part.inject(injection)
-            result = program.make(program.node, uapi.BUFFER_CREATE, capacity=10)
-            inference = program.infer(network, [program.buffer(bytes(64))], [result])
-            assert program.outcome(inference) in (uapi.Status.ERROR, uapi.Status.OK)
-            for ours, vector in zip(recognise(program, network), digits_vectors(6), strict=True):
-                np.testing.assert_array_equal(ours, vector.outputs[0])
+            for injection in SubsystemInjection:
+                if isinstance(part, SplitSubsystemPart):
+                    part.inject(injection.value)
+                else:
+                    assert isinstance(part, SubsystemPart)
+                    part.inject(injection)
+                result = program.make(program.node, uapi.BUFFER_CREATE, capacity=10)
+                inference = program.infer(network, [program.buffer(bytes(64))], [result])
+                assert program.outcome(inference) is uapi.Status.ERROR, injection
+                assert_recognises(program, network)
     finally:
         parts.close()

@@ -69,11 +69,10 @@ class DeviceHost:
                 dma.map(a, message.fd, b, c, Prot(d))
             case Kind.UNMAP:
                 dma.unmap(a, b)
-            case Kind.SYNC_DEVICE:
-                dma.sync_for_device(a, b)
-            case Kind.SYNC_CPU:
+            case Kind.SYNC_DEVICE | Kind.SYNC_CPU:
                 try:
-                    dma.sync_for_cpu(b, c)
+                    sync = dma.sync_for_cpu if message.kind == Kind.SYNC_CPU else dma.sync_for_device
+                    sync(b, c)
                 finally:
                     self._send(wire.pack(Kind.REPLY, a, 0))
             case Kind.ARM:

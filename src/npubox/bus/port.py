@@ -54,7 +54,8 @@ class DmaSpace(Protocol):
     def map(self, address: int, fd: int, offset: int, size: int, prot: Prot) -> None:
         """Let the device reach `size` bytes of the file `fd` from `offset` on at `address`.
 
-        All three are page multiples. Raises OSError EINVAL where they are not and EEXIST on overlap.
+        All three are page multiples. Raises OSError EINVAL where they are not and EEXIST on overlap. Like a
+        register write it may still be on its way afterwards; a register read that returns has pushed it.
         """
 
     def unmap(self, address: int, size: int) -> None:

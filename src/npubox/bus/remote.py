@@ -2,9 +2,9 @@
 """The lower waist to a device in another process: the driver's end.
 
 Whatever a busy device could delay is sent without waiting for an answer: register writes, DMA mappings
-(their rules are checked here) and timers. Only register reads and sleeps wait. The device's time is read
-from a page that it writes. When the device's process dies, `lost` is called once and reads raise
-OSError ENODEV.
+(their rules are checked here) and timers. Only register reads, cache maintenance and sleeps wait; what was
+sent before has happened when they return. The device's time is read from a page that it writes. When the
+device's process dies, `lost` is called once and reads raise OSError ENODEV.
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ class RemoteDma:
     def sync_for_device(self, address: int, size: int) -> None:
         with self._guard:
             self._ranges.check(address, size)
-            self._link.post(wire.pack(Kind.SYNC_DEVICE, address, size))
+        self._link.ask(Kind.SYNC_DEVICE, address, size)
 
     def sync_for_cpu(self, address: int, size: int) -> None:
         with self._guard:

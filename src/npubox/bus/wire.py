@@ -48,7 +48,7 @@ class Kind(IntEnum):
     REPORT = 12
     """Device: bytes from the machine's control channel."""
     SYNC_DEVICE = 13
-    """Driver: address, size."""
+    """Driver: ticket, address, size."""
     SYNC_CPU = 14
     """Driver: ticket, address, size."""
 

@@ -171,11 +171,11 @@ class Firmware:
                 self._refuse(inbox, answers, ErrorType.INVALID_SIZE, "A queue index points outside")
             if not inbox.available:
                 return
-            if self._hardware.injections.take(SubsystemInjection.HANG):
-                self._hung = True
-                return
             self._moment, end = self._hardware.clock.now(), inbox.end
             while inbox.available and inbox.position != end:
+                if self._hardware.injections.take(SubsystemInjection.HANG):
+                    self._hung = True
+                    return
                 self._receive(inbox, answers)
 
     def _receive(self, inbox: InQueue, answers: Answers) -> None:

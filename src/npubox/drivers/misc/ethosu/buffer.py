@@ -11,7 +11,6 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from npubox.bus.port import Prot
 from npubox.core.caller import Caller
 from npubox.core.file import Backing, PagesStandIn
 from npubox.core.ranges import page_align
@@ -41,7 +40,7 @@ class Buffer(EthosuFile):
         self._pages = page_align(capacity)
         self._fd = allocate_pages(self._pages)
         try:
-            self.address = device.memory.map(self._fd, 0, self._pages, Prot.READ | Prot.WRITE)
+            self.address = device.map(self._fd, self._pages)
         except OSError:
             os.close(self._fd)
             raise

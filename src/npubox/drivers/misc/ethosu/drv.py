@@ -14,7 +14,7 @@ import itertools
 import os
 from collections.abc import Callable
 
-from npubox.bus.port import PlatformDevice
+from npubox.bus.port import PlatformDevice, Prot
 from npubox.core.caller import Caller
 from npubox.core.file import TokenStandIn
 from npubox.core.lock import DeviceLock
@@ -70,6 +70,17 @@ class EthosuDevice:
             self._unplugged = True
             self.firmware.stop()
         self.firmware.join()
+
+    def map(self, fd: int, size: int) -> int:
+        """The device address of a file's pages, there for the firmware from now on. OSError ENOMEM,
+        ENODEV."""
+        address = self.memory.map(fd, 0, size, Prot.READ | Prot.WRITE)
+        try:
+            self.firmware.push_mappings()
+        except OSError:
+            self.memory.unmap(address, size)
+            raise
+        return address
 
     def check_present(self) -> None:
         if self._unplugged:

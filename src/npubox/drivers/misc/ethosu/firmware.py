@@ -89,6 +89,10 @@ class Firmware:
             self._port.write32(MailboxReg.RESET, ResetLine.ASSERTED)
             self._mailbox.close()
 
+    def push_mappings(self) -> None:
+        """See `Mailbox.push_mappings`."""
+        self._mailbox.push_mappings()
+
     def ping(self) -> None:
         self._tell(core.MessageType.PING)
 

@@ -107,6 +107,11 @@ class Mailbox:
         header = self._in.header
         return bool(header.size) and core.QUEUE_RESET_INDEX not in (header.read, header.write)
 
+    def push_mappings(self) -> None:
+        """Have mappings reach the device before a message about them, which it may read before the
+        doorbell: a register read pushes what was posted. OSError ENODEV when the device is gone."""
+        self._port.read32(MailboxReg.TX_STAT)
+
     def send(self, kind: core.MessageType, payload: ctypes.LittleEndianStructure) -> None:
         """Put a message into in_queue and ring; OSError EINVAL where there is no room."""
         head = core.Message(core.MAGIC, kind, ctypes.sizeof(payload))
