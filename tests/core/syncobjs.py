@@ -6,8 +6,9 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import addressof
 
 from npubox.core.node import Node
@@ -20,6 +21,19 @@ from tests.core.refaccel import call
 MS = 1_000_000
 SECOND = 1000 * MS
 EVER = (1 << 63) - 1
+
+
+def once_waiting(node: Node, action: Callable[..., object], *arguments: object) -> threading.Thread:
+    """Have `action` done on another thread as soon as a call blocks on the node's device."""
+
+    def run() -> None:
+        while not node.device._waits:
+            time.sleep(0.001)
+        action(*arguments)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
 
 
 def u32s(values: Sequence[int]) -> ctypes.Array[ctypes.c_uint32]:

@@ -7,7 +7,6 @@ import ctypes
 import errno
 import os
 import select
-import threading
 import time
 from collections.abc import Iterator
 
@@ -33,6 +32,7 @@ from tests.core.syncobjs import (
     export_fence,
     from_fd,
     import_fence,
+    once_waiting,
     query,
     reset,
     signal,
@@ -138,7 +138,7 @@ def test_all_that_wait_at_first_report_no_index(node: Node, timeline: SwSync) ->
     handles = [create(node) for _ in range(3)]
     for handle in handles:
         attach(node, handle, timeline.fence(1))
-    threading.Timer(0.02, timeline.advance, (1,)).start()
+    once_waiting(node, timeline.advance, 1)
     assert wait(node, handles, timeout=10 * SECOND, flags=ALL) == NO_INDEX
 
 
@@ -146,7 +146,7 @@ def test_any_reports_who_signalled(node: Node, timeline: SwSync) -> None:
     handles = [create(node) for _ in range(3)]
     for value, handle in zip((5, 3, 9), handles, strict=True):
         attach(node, handle, timeline.fence(value))
-    threading.Timer(0.02, timeline.advance, (3,)).start()
+    once_waiting(node, timeline.advance, 3)
     assert wait(node, handles, timeout=10 * SECOND) == 1
 
 
@@ -167,7 +167,7 @@ def test_what_was_found_at_first_is_waited_for(node: Node, timeline: SwSync) -> 
         reset(node, handle)
         timeline.advance(1)
 
-    threading.Timer(0.02, replace).start()
+    once_waiting(node, replace)
     assert wait(node, [handle], timeout=10 * SECOND) == 0
 
 
@@ -179,7 +179,7 @@ def test_a_wait_for_submit_takes_the_first_fence(node: Node, timeline: SwSync) -
         reset(node, handle)
         timeline.advance(1)
 
-    threading.Timer(0.02, submit).start()
+    once_waiting(node, submit)
     assert wait(node, [handle], timeout=10 * SECOND, flags=FOR_SUBMIT) == 0
 
 
@@ -194,7 +194,7 @@ def test_available_asks_for_a_fence_only(node: Node, timeline: SwSync) -> None:
     handle = create(node)
     with fails(errno.ETIME):
         wait(node, [handle], [1], flags=AVAILABLE)
-    threading.Timer(0.02, lambda: attach(node, handle, timeline.fence(9), 1)).start()
+    once_waiting(node, lambda: attach(node, handle, timeline.fence(9), 1))
     assert wait(node, [handle], [1], timeout=10 * SECOND, flags=AVAILABLE) == 0
     with fails(errno.ETIME):
         wait(node, [handle], [1])
@@ -275,7 +275,7 @@ def test_transfer(node: Node, timeline: SwSync) -> None:
 
 def test_transfer_of_a_point_still_to_come(node: Node) -> None:
     source, target = create(node), create(node)
-    threading.Timer(0.02, signal_point, (node, source, 4)).start()
+    once_waiting(node, signal_point, node, source, 4)
     transfer(node, source, 4, target, 9, FOR_SUBMIT)
     assert query(node, target) == [9]
 
@@ -403,7 +403,7 @@ def test_closing_the_file_releases_its_objects(device: DrmDevice) -> None:
 def test_unplug_ends_waits(device: DrmDevice) -> None:
     with open_node(device) as node:
         handle = create(node)
-        threading.Timer(0.02, device.unplug).start()
+        once_waiting(node, device.unplug)
         with fails(errno.ENODEV):
             wait(node, [handle], timeout=EVER, flags=FOR_SUBMIT)
 

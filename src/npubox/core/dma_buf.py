@@ -95,7 +95,7 @@ class DmaBuf(OpenFile):
             raise OSError(errno.EINVAL, f"{length} bytes at {offset:#x} are not inside {self.size} bytes")
         if not flags & mmap.MAP_SHARED:
             raise OSError(errno.EINVAL, "a buffer can only be mapped MAP_SHARED")
-        return Backing(self.backing.fd, self.backing.offset + offset)
+        return self.backing._replace(offset=self.backing.offset + offset)
 
     def poll(self) -> int:
         """POLLIN when all writers are done, POLLOUT when everybody is."""
