@@ -26,8 +26,7 @@ class NeuronFile(OpenFile):
         self._pid = caller.pid
         self._flags = flags
         self._misc_only = flags & os.O_ACCMODE == os.O_WRONLY
-        if device.driver.unplugged:
-            raise OSError(errno.ENODEV, f"{self.link} is gone")
+        self._check_plugged()
         if not self._misc_only:
             device.wait_settled()
             with device.lock:
@@ -46,10 +45,17 @@ class NeuronFile(OpenFile):
         if not flags & mmap.MAP_SHARED:
             raise OSError(errno.EINVAL, "memory of a device is mapped shared")
         with self.device.lock:
+            self._check_plugged()
             return find_backing(self.device, length, offset, caller)
+
+    def _check_plugged(self) -> None:
+        if self.device.driver.unplugged:
+            raise OSError(errno.ENODEV, f"{self.link} is gone")
 
     def release(self) -> None:
         with self.device.lock:
+            if self.device.driver.unplugged:
+                return  # a mapping outlived the machine, which took everything back
             if self._misc_only:
                 self.device.driver.unmark_cores(self._pid)
             elif self.device.processes.detach(self._pid):
