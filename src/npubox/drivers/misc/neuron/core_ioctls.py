@@ -23,6 +23,7 @@ MapArgs = structs.CrwlNcMap | structs.CrwlNcMapExt
 def _lock(call: Call, args: structs.Crwl) -> tuple[CoreLock, bytes]:
     if args.nc_id >= len(call.device.locks):
         raise OSError(errno.EINVAL, f"no device has a core {args.nc_id}")
+    call.check_core(args.nc_id)
     return call.device.locks[args.nc_id], bytes(args.uuid)
 
 
@@ -62,12 +63,14 @@ def crwl_nc_range_mark(call: Call, args: MapArgs) -> None:
         args.max_nc_available = most
         raise OSError(errno.EBUSY, f"{most} cores in a row are free, not {args.nc_count}")
     _set_bits(args, [slot - base for slot in found])
+    call.driver.isolation.cores_changed(call.pid, found, 1)
 
 
 @ioctl(uapi.CRWL_NC_RANGE_UNMARK, uapi.CRWL_NC_RANGE_UNMARK_EXT0, misc=True)
 def crwl_nc_range_unmark(call: Call, args: MapArgs) -> None:
     base = call.device.index * CORES
-    call.driver.marks.unmark(call.pid, [base + bit for bit in _bits(args)])
+    given_up = call.driver.marks.unmark(call.pid, [base + bit for bit in _bits(args)])
+    call.driver.isolation.cores_changed(call.pid, given_up, -1)
 
 
 def _bits(args: MapArgs) -> list[int]:

@@ -159,11 +159,20 @@ class CoreMarks:
             slot += run + (2 if run else 1)
         return [], most
 
-    def unmark(self, pid: int, slots: list[int]) -> None:
-        """Slots of other processes stay marked."""
-        for slot in slots:
-            if 0 <= slot < NC_SLOTS and self._owners[slot] == pid:
-                self._owners[slot] = 0
+    def unmark(self, pid: int, slots: list[int]) -> list[int]:
+        """Slots of other processes stay marked: those that do not."""
+        mine = [slot for slot in slots if 0 <= slot < NC_SLOTS and self._owners[slot] == pid]
+        for slot in mine:
+            self._owners[slot] = 0
+        return mine
 
-    def release(self, pid: int) -> None:
-        self._owners = [0 if owner == pid else owner for owner in self._owners]
+    @property
+    def owners(self) -> dict[int, int]:
+        """The process ids of marked slots."""
+        return {slot: owner for slot, owner in enumerate(self._owners) if owner}
+
+    def release(self, pid: int) -> list[int]:
+        """Unmark every slot of a process: them."""
+        mine = [slot for slot, owner in enumerate(self._owners) if owner == pid]
+        self.unmark(pid, mine)
+        return mine

@@ -50,7 +50,7 @@ class NeuronDevice:
         self.lock = driver.lock
         self.state = DeviceState.RESET
         self.metrics = Metrics()
-        self.memory = Memory(driver.bus, file, self.metrics.count)
+        self.memory = Memory(driver.bus, file, self._memory_changed)
         self.engines = Engines(port)
         self.fwio = Fwio(port, self.memory)
         self.copies: list[CopyQueue] = []
@@ -65,6 +65,10 @@ class NeuronDevice:
         self._resetter = reset.Resetter(port, self.fwio, index)
         self._reset_turns = Turns()
         self._settled = threading.Event()
+
+    def _memory_changed(self, chunk: Chunk, sign: int) -> None:
+        self.metrics.count(chunk, sign)
+        self.driver.isolation.memory_changed(self, chunk, sign)
 
     @property
     def revision(self) -> int:
@@ -117,6 +121,8 @@ class NeuronDevice:
                 raise
             for core in cores:
                 self._set_up(core)
+            if kind is reset.DEVICE:
+                self.driver.restore_isolation(self)
         finally:
             self._reset_turns.leave(ticket)
 
@@ -149,7 +155,9 @@ class NeuronDevice:
         self.datastores.release(pid)
         chunks = [chunk for chunk in self.memory if chunk.lifetime is Lifetime.PROCESS and chunk.owner == pid]
         self.memory.free_all(chunks)
-        self.driver.unmark_cores(pid)
+        if self.driver.isolate:
+            self.notifications.release(pid)
+        self.driver.released(pid)
         if not self.processes:
             self.datastores.release_all()
 

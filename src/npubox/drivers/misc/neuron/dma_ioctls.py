@@ -108,6 +108,7 @@ def _initialise(call: Call, args: structs.DmaQueueInit) -> None:
         raise OSError(errno.EPERM, "completion rings are not supported")
     tx = UserRing(_ring_chunk(call, args.tx_handle), args.tx_desc_count, args.axi_port)
     rx = UserRing(_ring_chunk(call, args.rx_handle), args.rx_desc_count, args.axi_port)
+    call.driver.isolation.queue_attached(call.device, args.eng_id, args.qid, call.pid)
     call.device.queues.initialise(args.eng_id, args.qid, UserQueue(call.pid, tx, rx))
 
 
@@ -144,8 +145,7 @@ def dma_ack_completed(call: Call, args: structs.DmaAckCompleted) -> None:
 
 
 def _check_queue_owner(call: Call, engine: int, number: int) -> None:
-    owner = call.device.queues.owner(engine, number)
-    if call.driver.isolate and owner and owner != call.pid:
+    if call.driver.isolate and call.device.queues.owner(engine, number) != call.pid:
         raise OSError(errno.EACCES, f"queue {number} of engine {engine} is another process's")
 
 

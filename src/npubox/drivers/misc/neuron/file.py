@@ -6,13 +6,15 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Sequence
 
 from npubox.core.caller import Caller
 from npubox.core.file import Backing, NodeStandIn, OpenFile
 from npubox.core.pending import Pending
 from npubox.drivers.misc.neuron.device import NeuronDevice
 from npubox.drivers.misc.neuron.dispatch import dispatch
-from npubox.drivers.misc.neuron.mappings import find_backing
+from npubox.drivers.misc.neuron.mappings import find_backing, find_chunk
+from npubox.drivers.misc.neuron.memory import Chunk
 
 
 class NeuronFile(OpenFile):
@@ -25,6 +27,7 @@ class NeuronFile(OpenFile):
         self.stand_in = NodeStandIn(device.memory.file.fd)
         self._pid = caller.pid
         self._flags = flags
+        self._mapped: dict[int, Chunk] = {}  # kept only where processes are kept apart
         self._misc_only = flags & os.O_ACCMODE == os.O_WRONLY
         self._check_plugged()
         if not self._misc_only:
@@ -46,7 +49,21 @@ class NeuronFile(OpenFile):
             raise OSError(errno.EINVAL, "memory of a device is mapped shared")
         with self.device.lock:
             self._check_plugged()
-            return find_backing(self.device, length, offset, caller)
+            backing = find_backing(self.device, length, offset, caller)
+            chunk = find_chunk(self.device, length, offset)
+            if self.device.driver.isolate and chunk is not None and offset not in self._mapped:
+                chunk.mappings += 1
+                self._mapped[offset] = chunk
+            return backing
+
+    def forgotten(self) -> Sequence[tuple[int, int]]:
+        return [(offset, chunk.size) for offset, chunk in list(self._mapped.items()) if chunk.parked]
+
+    def unmapped(self, offset: int) -> None:
+        with self.device.lock:
+            chunk = self._mapped.pop(offset, None)
+            if chunk is not None and not self.device.driver.unplugged:
+                self.device.memory.unmapped(chunk)
 
     def _check_plugged(self) -> None:
         if self.device.driver.unplugged:
@@ -56,7 +73,11 @@ class NeuronFile(OpenFile):
         with self.device.lock:
             if self.device.driver.unplugged:
                 return  # a mapping outlived the machine, which took everything back
+            for chunk in self._mapped.values():
+                self.device.memory.unmapped(chunk)
+            self._mapped.clear()
             if self._misc_only:
                 self.device.driver.unmark_cores(self._pid)
+                self.device.driver.released(self._pid)
             elif self.device.processes.detach(self._pid):
                 self.device.process_gone(self._pid)

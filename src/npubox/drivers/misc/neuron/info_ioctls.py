@@ -9,7 +9,7 @@ import logging
 
 from npubox.drivers.misc.neuron.call import Call, ioctl
 from npubox.drivers.misc.neuron.device import NeuronDevice
-from npubox.drivers.misc.neuron.topology import neighbours
+from npubox.drivers.misc.neuron.topology import links
 from npubox.drivers.misc.neuron.work import Steps, Work
 from npubox.hw.neuron.address import CORES
 from npubox.hw.neuron.pci import BAR_SIZE, Bar
@@ -69,11 +69,11 @@ def device_info(call: Call, args: structs.DeviceInfo) -> Work:
 
     def steps() -> Steps[None]:
         try:
-            found = yield from neighbours(device.fwio, device.port.clock)
+            found = yield from links(device.fwio, device.port.clock)
         except OSError:
-            found = []  # a failure to find neighbours is none of the call
+            found = {}  # a failure to find neighbours is none of the call
         args.connected_device_count = len(found)
-        for index, neighbour in enumerate(found):
+        for index, neighbour in enumerate(found.values()):
             args.connected_devices[index] = neighbour
 
     return call.work(steps())

@@ -19,11 +19,17 @@ from npubox.hw.neuron.pci import Bar
 from npubox.uapi.neuron import MemType
 
 
+def find_chunk(device: NeuronDevice, length: int, offset: int) -> Chunk | None:
+    """The allocation that a mapping is of, under the driver's lock; None where it is of raw memory."""
+    chunk = device.memory.at(offset)
+    return chunk if chunk is not None and _fits(device, chunk, offset, page_align(length)) else None
+
+
 def find_backing(device: NeuronDevice, length: int, offset: int, caller: Caller) -> Backing:
     """Under the driver's lock. EPERM for raw memory without privilege, EINVAL for none at all."""
     size = page_align(length)
-    chunk = device.memory.at(offset)
-    if chunk is not None and _fits(device, chunk, offset, size):
+    chunk = find_chunk(device, length, offset)
+    if chunk is not None:
         if device.driver.isolate and chunk.owner != caller.pid:
             raise OSError(errno.EPERM, f"the memory at {chunk.pa:#x} is another process's")
         return _backing(device, chunk.host, offset, size, writable=_may_write(chunk, caller))

@@ -48,6 +48,9 @@ class Chunk:
     lifetime: Lifetime
     owner: int
     handle: int = 0
+    mappings: int = 0
+    parked: bool = False
+    """Freed, but still mapped: its pages stay taken until `mappings` is 0."""
 
     @property
     def end(self) -> int:
@@ -140,12 +143,7 @@ class Memory:
         return chunk
 
     def free(self, chunk: Chunk) -> None:
-        """Give an allocation back. EINVAL for a scratchpad that is not the last one."""
-        self.forget(chunk)
-        self.give_back(chunk)
-
-    def forget(self, chunk: Chunk) -> None:
-        """Take an allocation out of the tables; its pages stay taken until `give_back`."""
+        """Give an allocation back, once nobody maps it. EINVAL for a scratchpad that is not the last."""
         if not chunk.host:
             self._pools[chunk.channel][chunk.region].check_free(chunk.pa)
         at = bisect_right(self._starts, chunk.pa) - 1
@@ -154,8 +152,18 @@ class Memory:
         if chunk.handle:
             self._handles.remove(chunk.handle)
             chunk.handle = 0
+        if chunk.mappings:
+            chunk.parked = True
+        else:
+            self._give_back(chunk)
 
-    def give_back(self, chunk: Chunk) -> None:
+    def unmapped(self, chunk: Chunk) -> None:
+        """One mapping less."""
+        chunk.mappings -= 1
+        if chunk.parked and not chunk.mappings:
+            self._give_back(chunk)
+
+    def _give_back(self, chunk: Chunk) -> None:
         if chunk.host:
             self._bus.detach(self.file.fd, chunk.pa, chunk.size)
         else:

@@ -94,7 +94,13 @@ def mem_mc_get_info(call: Call, args: structs.MemGetMcMmapInfo | structs.MemGetM
 def dump_mem_chunks(call: Call, args: structs.DumpMemChunks) -> None:
     if args.hbm_index >= DRAM_CHANNELS:
         raise OSError(errno.EINVAL, f"the device has no memory channel {args.hbm_index}")
-    found = [chunk for chunk in call.device.memory if not chunk.host and chunk.channel == args.hbm_index]
+    found = [
+        chunk
+        for chunk in call.device.memory
+        if not chunk.host
+        and chunk.channel == args.hbm_index
+        and (not call.driver.isolate or chunk.owner == call.pid)
+    ]
     args.num_entries_out = len(found)
     if len(found) > args.num_entries_in:
         raise OSError(errno.EAGAIN, f"{len(found)} allocations do not fit into {args.num_entries_in} entries")

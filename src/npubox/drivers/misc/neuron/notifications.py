@@ -75,7 +75,18 @@ class Notifications:
             for kind in NotificationType:
                 if (core, kind * ENGINES_OF_ID + engine) in self._queues:
                     self._program(core, kind, engine, 0, 0)
-        for key in [key for key in self._queues if key[0] == core]:
+        self._free([key for key in self._queues if key[0] == core])
+
+    def release(self, owner: int) -> None:
+        """Stop and free a process's queues."""
+        mine = [key for key, chunk in self._queues.items() if chunk.owner == owner]
+        for core, number in mine:
+            kind, engine = divmod(number, ENGINES_OF_ID)
+            self._program(core, NotificationType(kind), engine, 0, 0)
+        self._free(mine)
+
+    def _free(self, keys: list[tuple[int, int]]) -> None:
+        for key in keys:
             self._memory.free(self._queues.pop(key))
 
     def _check(self, request: NqRequest) -> tuple[int, int]:

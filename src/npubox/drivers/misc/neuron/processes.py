@@ -68,7 +68,7 @@ class Datastores:
             if len(self._stores) >= PROCESSES:
                 raise OSError(errno.ENOMEM, f"{PROCESSES} processes have datastores")
             request = Request(DATASTORE_SIZE, host=True, mem_type=MemType.NCDEV_HOST)
-            store = self._stores[owner] = self._memory.allocate(request, Lifetime.DEVICE)
+            store = self._stores[owner] = self._memory.allocate(request, Lifetime.DEVICE, owner)
         return store
 
     def release(self, owner: int) -> None:

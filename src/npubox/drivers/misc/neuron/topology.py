@@ -12,7 +12,7 @@ from npubox.hw.neuron.misc_ram import MiscReg, Status
 READY_TRIES = 60
 
 
-def neighbours(fwio: Fwio, clock: Clock) -> Steps[list[int]]:
+def links(fwio: Fwio, clock: Clock) -> Steps[dict[Window, int]]:
     """The device ids of the chips east and west, those that are there. OSError EIO, or none at all where
     the chip does not become ready within a minute."""
     status = 0
@@ -22,9 +22,9 @@ def neighbours(fwio: Fwio, clock: Clock) -> Steps[list[int]]:
             break
         yield from sleep(clock, SECOND)
     else:
-        return []
-    found = []
+        return {}
+    found = {}
     for link, window in ((Status.EAST_LINK, Window.EAST), (Status.WEST_LINK, Window.WEST)):
         if status & link:
-            found += yield from fwio.read([through(window, MISC_RAM + MiscReg.DEVICE_ID)])
+            (found[window],) = yield from fwio.read([through(window, MISC_RAM + MiscReg.DEVICE_ID)])
     return found
