@@ -7,6 +7,8 @@ the compiler, the file formats and the machines raise above it.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class NpuboxError(Exception):
     """Base of every error npubox raises on purpose above the ABI."""
@@ -49,6 +51,15 @@ class JobFailed(NpuboxError):  # noqa: N818 - it is the job that failed, as in A
         if address is not None:
             parts.append(f"address {address:#x}")
         super().__init__(", ".join(parts) + f": {reason}")
+
+
+class InferenceFailed(JobFailed):
+    """An inference of a subsystem did not succeed: `status` is "error", "rejected" or "aborted"."""
+
+    def __init__(self, status: str, reason: str | None = None, **where: Any) -> None:
+        self.status = status
+        told = f"the inference's status is {status}"
+        super().__init__(told if reason is None else f"{told}: {reason}", **where)
 
 
 class WaitTimeout(NpuboxError, TimeoutError):  # noqa: N818 - a time-out is no failure

@@ -100,6 +100,12 @@ class FakeNode:
         handler(struct.from_address(address))  # type: ignore[operator]
         return 0
 
+    def adopt(self, fd: int) -> FakeNode:
+        raise AssertionError("this driver gives no descriptors")
+
+    def fileno(self) -> int:
+        return self._fd
+
     def mmap(self, length: int, prot: int, flags: int, offset: int) -> mmap.mmap:
         return mmap.mmap(self._fd, length, flags=flags, prot=prot, offset=offset)
 
@@ -199,4 +205,4 @@ class FakeMachine:
 
 def opened(node: FakeNode, *, real: bool = False) -> Opened:
     """What `open_node` gives for this node; `real` leaves out the machine, as on the host's kernel."""
-    return Opened("fake", node, None if real else FakeMachine(node))
+    return Opened("fake", node, None if real else FakeMachine(node), "/dev/accel/accel0")

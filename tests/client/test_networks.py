@@ -122,7 +122,7 @@ def test_every_digit(device: npubox.Device) -> None:
 def test_fast_scratch_in_memory() -> None:
     """A device without SRAM gets a buffer object as region 2 instead."""
     with npubox.open("imx93") as small:
-        small._hardware.info = replace(small.npu, sram_size=0)
+        small._backend.info = replace(small.npu, sram_size=0)
         with np.load(DIGITS / "test.npz") as stored, small.load(DIGITS / "digits.tflite") as network:
             np.testing.assert_array_equal(network(stored["inputs"][:1]), stored["expected"][:1])
 

@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_ioctl_takes_an_address(path: Path) -> None:
-    node = HostNode(str(path))
+    node = HostNode.open(str(path))
     left = ctypes.c_int()
     assert node.ioctl(FIONREAD, ctypes.addressof(left)) == 0
     assert left.value == 8192
@@ -41,7 +41,7 @@ def test_ioctl_takes_an_address(path: Path) -> None:
 
 
 def test_mapping_outlives_the_node(path: Path) -> None:
-    node = HostNode(str(path))
+    node = HostNode.open(str(path))
     mapping = node.mmap(4096, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, 4096)
     node.close()
     mapping[:4] = b"bits"

@@ -47,7 +47,7 @@ def _node(path: str) -> dict[str, Any]:
     from npubox.errors import DeviceError
 
     try:
-        node = HostNode(path)
+        node = HostNode.open(path)
     except OSError as error:
         return {"path": path, "driver": None, "problem": f"cannot be opened: {error.strerror}"}
     try:

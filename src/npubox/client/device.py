@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from npubox.client.accel import AccelBackend
+from npubox.client.backend import Backend
 from npubox.client.buffers import Buffer
 from npubox.client.ethosu_accel import NpuInfo
-from npubox.client.hardware import Hardware
-from npubox.client.layers import dump_layers
 from npubox.client.lifetime import Closable, start_reaper
 from npubox.client.network import Network
-from npubox.client.node import open_node, virtual_devices
-from npubox.client.program import Program
+from npubox.client.node import Opened, open_node, virtual_devices
+from npubox.client.subsystem import SubsystemBackend
 from npubox.compiler.placement import Placement, check_made_for, operators_placed
 from npubox.compiler.vela import CompiledFile, CompileOptions, compile_with
 from npubox.errors import ModelError
@@ -38,42 +38,43 @@ class Device(Closable):
         start_reaper()
         opened = open_node(name, policy)
         try:
-            self._hardware = Hardware(opened)
+            self._backend = _backend(opened)
         except BaseException:
             opened.close()
             raise
-        super().__init__(self._hardware.uses)
+        super().__init__(self._backend.uses)
 
     @property
     def name(self) -> str:
         """What it was opened by."""
-        return self._hardware.name
+        return self._backend.name
 
     @property
     def npu(self) -> NpuInfo:
-        """The registers ID and CONFIG and the SRAM size, as DEV_QUERY gives them."""
-        return self._hardware.info
+        """The registers ID and CONFIG and the SRAM size, as DEV_QUERY gives them; a subsystem's SRAM is its
+        firmware's, 0 bytes for its host."""
+        return self._backend.info
 
     @property
     def accelerator(self) -> str:
         """The NPU's name as Vela takes it, e.g. `ethos-u65-256`."""
-        return self._hardware.info.accelerator
+        return self._backend.info.accelerator
 
     @property
     def machine(self) -> Any | None:
         """The `npubox.machines.Machine` behind it, with its control channel; None on real hardware."""
-        return self._hardware.machine
+        return self._backend.machine
 
     @property
     def virtual(self) -> bool:
         """Whether a virtual machine is behind it, which tells cycles, device time and faults."""
-        return self._hardware.machine is not None
+        return self._backend.machine is not None
 
     @property
     def policy(self) -> str | None:
         """What the driver refuses: what "mainline" Linux does, or as little as the "hardware"; None on
         real hardware, where it is the host's kernel."""
-        return self._hardware.policy
+        return self._backend.policy
 
     def load(
         self,
@@ -101,16 +102,15 @@ class Device(Closable):
                 check_made_for(
                     operator.npu.stream, self.npu.config, self.npu.id, source.name, virtual_devices()
                 )
-        return Network(Program(self._hardware, compiled), _placement(source, compiled))
+        return Network(self._backend.load(compiled), _placement(source, compiled))
 
     def compile(
         self, model: str | os.PathLike[str] | bytes, options: CompileOptions | None = None
     ) -> CompiledFile:
         """`model` compiled by Vela for this device, from the cache where it is there. Raises ModelError."""
         chosen = options or CompileOptions()
-        if self._hardware.machine is not None:
-            info = self._hardware.machine.info
-            chosen = chosen.for_machine(info.vela_system_config, info.vela_memory_mode)
+        if self._backend.machine is not None:
+            chosen = chosen.for_machine(*self._backend.vela)
         return compile_with(chosen, model if isinstance(model, bytes) else Path(model), self.accelerator)
 
     def dump_layers(self, directory: str | os.PathLike[str]) -> AbstractContextManager[None]:
@@ -122,19 +122,27 @@ class Device(Closable):
         Raises DeviceError on real hardware, OSError where the files cannot be written.
         """
         self._check_open()
-        return dump_layers(self._hardware, Path(directory))
+        return self._backend.dump_layers(Path(directory))
 
     def buffer(self, size: int) -> Buffer:
-        """A buffer object of `size` bytes, e.g. to give to `Network.submit` as an arena."""
+        """A buffer object of `size` bytes, e.g. to give to `Network.submit` as an arena. Raises InputError
+        for a subsystem, whose firmware has an arena of its own: `npubox.ethosu` has its buffers."""
         self._check_open()
-        return Buffer(self._hardware, size)
+        return self._backend.buffer(size)
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             warnings.warn(
-                f"{self._hardware.name} was left open: close it", ResourceWarning, source=self, stacklevel=1
+                f"{self._backend.name} was left open: close it", ResourceWarning, source=self, stacklevel=1
             )
         super().__del__()
+
+
+def _backend(opened: Opened) -> Backend:
+    """The client of the driver behind a node. Raises DeviceError where there is none for it."""
+    if os.path.basename(opened.path).startswith("ethosu"):
+        return SubsystemBackend(opened)
+    return AccelBackend(opened)
 
 
 def _placement(source: Graph, compiled: Graph) -> Placement:

@@ -9,7 +9,7 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from npubox.client.node import NodeFile, drm_ioctl
+from npubox.client.node import NodeFile, call_ioctl
 from npubox.uapi import drm
 from npubox.uapi import ethosu_accel as uapi
 
@@ -42,19 +42,19 @@ class EthosuAccel:
         info = uapi.NpuInfo()
         pointer, size = ctypes.addressof(info), ctypes.sizeof(info)
         query = uapi.DevQuery(type=uapi.Query.NPU_INFO, size=size, pointer=pointer)
-        drm_ioctl(self._node, uapi.DEV_QUERY, query)
+        call_ioctl(self._node, uapi.DEV_QUERY, query)
         return NpuInfo(info.id, info.config, info.sram_size)
 
     def bo_create(self, size: int) -> int:
         """The handle of a new zeroed buffer object of at least `size` bytes."""
         create = uapi.BoCreate(size=size)
-        drm_ioctl(self._node, uapi.BO_CREATE, create)
+        call_ioctl(self._node, uapi.BO_CREATE, create)
         return int(create.handle)
 
     def bo_map(self, handle: int, size: int) -> mmap.mmap:
         """Map the first `size` bytes of a buffer object, shared and writable."""
         where = uapi.BoMmapOffset(handle=handle)
-        drm_ioctl(self._node, uapi.BO_MMAP_OFFSET, where)
+        call_ioctl(self._node, uapi.BO_MMAP_OFFSET, where)
         return self._node.mmap(size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, where.offset)
 
     def bo_wait(self, handle: int, deadline_ns: int) -> bool:
@@ -65,7 +65,7 @@ class EthosuAccel:
         """
         wait = uapi.BoWait(handle=handle, timeout_ns=deadline_ns)
         try:
-            drm_ioctl(self._node, uapi.BO_WAIT, wait)
+            call_ioctl(self._node, uapi.BO_WAIT, wait)
         except OSError as error:
             if error.errno != errno.ETIME:
                 raise
@@ -76,7 +76,7 @@ class EthosuAccel:
         """The handle of a command stream; EINVAL where the kernel's validation refuses it."""
         data = (ctypes.c_uint8 * len(words)).from_buffer_copy(words)
         create = uapi.CmdstreamBoCreate(size=len(words), data=ctypes.addressof(data))
-        drm_ioctl(self._node, uapi.CMDSTREAM_BO_CREATE, create)
+        call_ioctl(self._node, uapi.CMDSTREAM_BO_CREATE, create)
         return int(create.handle)
 
     def submit(self, command: int, regions: Sequence[int], sram_size: int) -> None:
@@ -84,7 +84,7 @@ class EthosuAccel:
         job = uapi.Job(cmd_bo=command, sram_size=sram_size)
         job.region_bo_handles[:] = regions
         submit = uapi.Submit(jobs=ctypes.addressof(job), job_count=1)
-        drm_ioctl(self._node, uapi.SUBMIT, submit)
+        call_ioctl(self._node, uapi.SUBMIT, submit)
 
     def gem_close(self, handle: int) -> None:
-        drm_ioctl(self._node, drm.GEM_CLOSE, drm.GemClose(handle=handle))
+        call_ioctl(self._node, drm.GEM_CLOSE, drm.GemClose(handle=handle))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from npubox.client.ethosu_accel import FOREVER, EthosuAccel, NpuInfo
 from npubox.client.lifetime import Uses
-from npubox.client.node import NodeFile, Opened, drm_ioctl
+from npubox.client.node import NodeFile, Opened, call_ioctl
 from npubox.errors import DeviceError, JobFailed
 from npubox.uapi import drm
 from npubox.uapi.ethosu_accel import DRIVER_NAME
@@ -52,6 +52,13 @@ class Hardware:
     def policy(self) -> str | None:
         """The driver's: "mainline" or "hardware"; None on real hardware."""
         return self.machine.info.policy if self.machine is not None else None
+
+    @property
+    def vela(self) -> tuple[str | None, str | None]:
+        """What Vela calls the machine's system configuration and memory mode; None for unknown."""
+        if self.machine is None:
+            return None, None
+        return self.machine.info.vela_system_config, self.machine.info.vela_memory_mode
 
     def submit(self, command: int, regions: Sequence[int], sram_size: int) -> int:
         """Queue a job; its number among this open file's jobs, from 0."""
@@ -97,10 +104,10 @@ def driver_name(name: str, node: NodeFile) -> str:
     """The DRM driver behind node `name`, e.g. `ethosu`. Raises DeviceError where there is none."""
     version = drm.Version()
     try:
-        drm_ioctl(node, drm.VERSION, version)
+        call_ioctl(node, drm.VERSION, version)
     except OSError as error:
         raise DeviceError(f"{name} is no DRM device: VERSION answers {error.strerror!r}") from error
     text = ctypes.create_string_buffer(version.name_len)
     again = drm.Version(name_len=len(text), name=ctypes.addressof(text))
-    drm_ioctl(node, drm.VERSION, again)
+    call_ioctl(node, drm.VERSION, again)
     return text.raw.decode()

@@ -7,10 +7,10 @@ import asyncio
 from collections.abc import Generator
 from typing import Any
 
+from npubox.client.backend import Array, Run
 from npubox.client.hardware import deadline_ns
 from npubox.client.lifetime import Closable
-from npubox.client.run import Array, Run
-from npubox.errors import CancelUnsupported, WaitTimeout
+from npubox.errors import WaitTimeout
 
 Outputs = Array | tuple[Array, ...]
 
@@ -64,10 +64,9 @@ class Inference(Closable):
         return self._run.device_time_ns
 
     def cancel(self) -> None:
-        """Raises CancelUnsupported, always: the mainline driver has no ioctl that takes a job back."""
-        raise CancelUnsupported(
-            "the ethosu accel driver cannot cancel a job: wait for it, or close the inference"
-        )
+        """Take it back: `wait` raises JobFailed then, unless it was over already. Raises CancelUnsupported on
+        a node of the mainline driver, which has no ioctl for it."""
+        self._run.cancel()
 
     def __await__(self) -> Generator[Any, None, Outputs]:
         """Wait on a thread of the running asyncio loop; gives what calling the network gives."""

@@ -4,20 +4,16 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import numpy.typing as npt
 
-from npubox.client.buffers import Buffer, BufferObject
-from npubox.client.ethosu_accel import FOREVER
+from npubox.client.backend import LoadedNetwork
+from npubox.client.buffers import Buffer
 from npubox.client.inference import Inference, Outputs, unpack
 from npubox.client.lifetime import Closable, Uses
-from npubox.client.memory import Memory
-from npubox.client.program import Program
-from npubox.client.run import Run
 from npubox.client.tensors import TensorInfo, accept_all
 from npubox.compiler.placement import Placement
-from npubox.errors import InputError, NpuboxError
+from npubox.errors import InputError
 
 
 class Network(Closable):
@@ -31,13 +27,13 @@ class Network(Closable):
 
     _kind = "network"
 
-    def __init__(self, program: Program, placement: Placement) -> None:
+    def __init__(self, program: LoadedNetwork, placement: Placement) -> None:
         self.inputs = tuple(map(TensorInfo.of, program.inputs))
         self.outputs = tuple(map(TensorInfo.of, program.outputs))
         self.placement = placement
         self.arena_size = program.graph.arena_size
         self.generator = program.generator
-        self.stateful = bool(program.graph.variables)
+        self.stateful = program.stateful
         self._program = program
         self._session: Session | None = None
         self._session_lock = threading.Lock()
@@ -70,41 +66,13 @@ class Network(Closable):
                     "this network has state, which lives in its session's arena: leave `arena` out"
                 )
             return self._default_session().submit(*inputs)
-        if arena is not None:
-            return Inference(self._run_in(arena.object, values))
-        memory = self._program.take_memory()
-        program = self._program
-
-        def release(ended: bool) -> None:
-            if ended:
-                program.give_back(memory)
-            else:
-                memory.drop()
-
-        return Inference(Run(program, memory, values, release))
+        return Inference(self._program.start(values, arena))
 
     def session(self) -> Session:
-        """A new session: an arena of its own in which inferences run in order and state persists."""
+        """A new session: an arena of its own in which inferences run in order and state persists. Raises
+        InputError where the device keeps no state."""
         self._check_open()
         return Session(self._program, self.inputs)
-
-    def _run_in(self, arena: BufferObject, values: list[npt.NDArray[Any]]) -> Run:
-        if arena.size < self.arena_size:
-            raise InputError(f"the arena has {arena.size} bytes: this network needs {self.arena_size}")
-        arena.claim()
-        try:
-            arena.wait(FOREVER)  # jobs of an inference that was closed early
-            arena.uses.hold()
-            memory = self._program.memory_in(arena)
-        except BaseException:
-            arena.unclaim()
-            raise
-
-        def release(_: bool) -> None:
-            arena.unclaim()
-            memory.drop()
-
-        return Run(self._program, memory, values, release)
 
     def _default_session(self) -> Session:
         with self._session_lock:
@@ -124,10 +92,9 @@ class Session(Closable):
 
     _kind = "session"
 
-    def __init__(self, program: Program, inputs: tuple[TensorInfo, ...]) -> None:
-        program.uses.hold()
+    def __init__(self, program: LoadedNetwork, inputs: tuple[TensorInfo, ...]) -> None:
         self._inputs = inputs
-        self._state = _SessionState(program)
+        self._state = program.new_state()
         super().__init__(Uses(self._state.free))
 
     def __call__(self, *inputs: npt.ArrayLike) -> Outputs:
@@ -139,56 +106,9 @@ class Session(Closable):
         """Wait for the session's earlier inference, then start this one. Raises NpuboxError when the
         earlier one failed, as its state is lost: `reset()`."""
         self._check_open()
-        return self._state.submit(accept_all(self._inputs, inputs))
+        return Inference(self._state.submit(accept_all(self._inputs, inputs)))
 
     def reset(self) -> None:
         """Wait for the session's last inference, then start its state afresh."""
         self._check_open()
         self._state.reset()
-
-
-class _SessionState:
-    """What a session owns: its memory and its last run."""
-
-    def __init__(self, program: Program) -> None:
-        self._program = program
-        self._lock = threading.Lock()
-        self._last: Run | None = None
-        try:
-            self._memory: Memory = program.take_memory()
-            program.reset_state(self._memory)
-        except BaseException:
-            program.uses.drop()
-            raise
-
-    def submit(self, values: list[npt.NDArray[Any]]) -> Inference:
-        with self._lock:
-            if self._last is not None:
-                self._last.advance(FOREVER)
-                if self._last.error is not None:
-                    raise NpuboxError(
-                        "an earlier inference of this session failed and its state is lost: reset() it"
-                    )
-            self._memory.hold()
-            run = Run(self._program, self._memory, values, lambda _: self._memory.drop())
-            run.uses.hold()
-            self._replace_last(run)
-            return Inference(run)
-
-    def reset(self) -> None:
-        with self._lock:
-            if self._last is not None:
-                self._last.advance(FOREVER)
-            self._replace_last(None)
-            self._program.reset_state(self._memory)
-
-    def _replace_last(self, run: Run | None) -> None:
-        if self._last is not None:
-            self._last.uses.drop()
-        self._last = run
-
-    def free(self) -> None:
-        with self._lock:
-            self._replace_last(None)
-            self._memory.drop()
-        self._program.uses.drop()

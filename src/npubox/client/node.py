@@ -22,20 +22,32 @@ _libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
 
 
 class NodeFile(Protocol):
-    """An open device node. `ioctl` takes the address of the caller's struct, as the system call does."""
+    """An open device node, or a file that one of its ioctls gave. `ioctl` takes the address of the caller's
+    struct, as the system call does."""
 
     def ioctl(self, request: int, address: int) -> int: ...
 
     def mmap(self, length: int, prot: int, flags: int, offset: int) -> mmap.mmap: ...
 
+    def adopt(self, fd: int) -> NodeFile:
+        """The file behind a descriptor that an ioctl gave; `fd` is its own from then on."""
+
+    def fileno(self) -> int:
+        """Its descriptor; where it polls as readable, so does the file."""
+
     def close(self) -> None: ...
 
 
 class HostNode:
-    """A node of the host's kernel, e.g. `/dev/accel/accel0`. Raises OSError as the system calls fail."""
+    """A file of the host's kernel by its descriptor, which it owns. Raises OSError as system calls fail."""
 
-    def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    @classmethod
+    def open(cls, path: str) -> HostNode:
+        """A node, e.g. `/dev/accel/accel0`."""
+        return cls(os.open(path, os.O_RDWR | os.O_CLOEXEC))
 
     def ioctl(self, request: int, address: int) -> int:
         result: int = _libc.ioctl(self._fd, request, address)
@@ -47,13 +59,19 @@ class HostNode:
     def mmap(self, length: int, prot: int, flags: int, offset: int) -> mmap.mmap:
         return mmap.mmap(self._fd, length, flags=flags, prot=prot, offset=offset)
 
+    def adopt(self, fd: int) -> HostNode:
+        return HostNode(fd)
+
+    def fileno(self) -> int:
+        return self._fd
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
-def drm_ioctl(node: NodeFile, ioctl: Ioctl[StructT], argument: StructT) -> int:
+def call_ioctl(node: NodeFile, ioctl: Ioctl[StructT], argument: StructT) -> int:
     """One ioctl on `argument`, restarted on EINTR and EAGAIN as libdrm's drmIoctl does. Raises OSError."""
     while True:
         try:
@@ -65,11 +83,12 @@ def drm_ioctl(node: NodeFile, ioctl: Ioctl[StructT], argument: StructT) -> int:
 
 @dataclass(frozen=True)
 class Opened:
-    """A node and, where it is a virtual machine's, that machine (its info and its control channel)."""
+    """A node, its path and, where it is a virtual machine's, that machine (its info, its control channel)."""
 
     name: str
     node: NodeFile
     machine: Any | None  # npubox.machines.Machine, known here by its public face only
+    path: str
 
     def close(self) -> None:
         self.node.close()
@@ -86,15 +105,16 @@ def virtual_devices() -> tuple[str, ...]:
 
 def open_node(name: str, policy: str | None = None) -> Opened:
     """Open a path under /dev, or power up the virtual machine of a preset or device name, with another
-    policy of its driver where one is given.
+    policy of its driver where one is given. `machine:path` opens another node than the machine's first.
 
     Raises DeviceError naming what there is where `name` is neither, or the node cannot be opened.
     """
-    if "/" in name:
+    machine_name, _, path = name.partition(":")
+    if "/" in machine_name:
         if policy is not None:
             raise DeviceError(f"{name} is driven by the host's kernel, whose policy is its own")
         try:
-            return Opened(name, HostNode(name), None)
+            return Opened(name, HostNode.open(name), None, name)
         except OSError as error:
             raise DeviceError(
                 f"cannot open {name}: {error.strerror}; `npubox devices` lists what there is"
@@ -103,9 +123,10 @@ def open_node(name: str, policy: str | None = None) -> Opened:
 
     compiling = nullcontext() if machines.kernels_ready() else working(COMPILING)
     with compiling:
-        machine = machines.open_preset(name, policy)
+        machine = machines.open_preset(machine_name, policy)
     try:
-        return Opened(name, machine.open_node(), machine)
+        path = path or machine.nodes[0].path
+        return Opened(name, machine.open_node(path), machine, path)
     except BaseException:
         machine.close()
         raise

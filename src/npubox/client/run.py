@@ -5,17 +5,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from npubox.client.backend import Array
 from npubox.client.lifetime import Uses
 from npubox.client.memory import Memory
 from npubox.client.program import NpuStep, Program
-from npubox.errors import NpuboxError
-
-Array = npt.NDArray[Any]
+from npubox.errors import CancelUnsupported, NpuboxError
 
 
 class Run:
@@ -64,6 +61,12 @@ class Run:
             with self._lock:
                 if self._memory is not None and self._job == job:
                     self._end_job(self._memory)
+
+    def cancel(self) -> None:
+        """Raises CancelUnsupported, always: the mainline driver has no ioctl that takes a job back."""
+        raise CancelUnsupported(
+            "the ethosu accel driver cannot cancel a job: wait for it, or close the inference"
+        )
 
     def _end_job(self, memory: Memory) -> None:
         try:

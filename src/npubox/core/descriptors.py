@@ -77,7 +77,7 @@ def describe(file: OpenFile) -> Description:
     return description
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """What a number stands for, and by what its reserving descriptor is known."""
 
@@ -88,6 +88,7 @@ class Entry:
 
 
 _table: dict[int, Entry] = {}
+_taken: set[Entry] = set()
 
 
 class OwnDescriptors:
@@ -117,22 +118,30 @@ class OwnDescriptors:
 
 
 def take(fd: int) -> Entry:
-    """Take an installed number out of the table: its real descriptor and its use of the file are the taker's.
-    OSError EBADF if it is none of ours."""
+    """What an installed number stands for. It is the taker's to let go, and calls still find it. OSError
+    EBADF if it is none of ours, or taken."""
     identity = _identity(fd)
     with _guard:
-        entry = _table.pop(fd, None)
-    if entry is None or entry.identity != identity:
-        if entry is not None:
-            _let_go(entry)
+        entry = _table.get(fd)
+        ours = entry is not None and entry.identity == identity and entry not in _taken
+        if ours:
+            assert entry is not None
+            _taken.add(entry)
+    if entry is None or not ours:
         raise OSError(errno.EBADF, f"descriptor {fd} is none that an ioctl of this process gave")
     return entry
 
 
 def let_go(fd: int, entry: Entry) -> None:
-    """Close what `take` gave."""
-    os.close(fd)
-    _let_go(entry)
+    """Close what `take` gave; nothing, if the number was closed behind our back and given again."""
+    with _guard:
+        _taken.discard(entry)
+        ours = _table.get(fd) is entry
+        if ours:
+            del _table[fd]
+    if ours:
+        os.close(fd)
+        _let_go(entry)
 
 
 def _let_go(entry: Entry) -> None:

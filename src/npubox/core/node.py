@@ -123,6 +123,12 @@ class Node:
         """The file behind a descriptor that an ioctl gave; `fd` is its own from then on. OSError EBADF."""
         return adopt(fd)
 
+    def fileno(self) -> int:
+        """The number that an ioctl gave for it: it polls as the file does. ValueError for a node."""
+        if self._adopted is None:
+            raise ValueError("a node that was opened in this process has no descriptor")
+        return self._adopted[0]
+
     def mmap(
         self,
         length: int,

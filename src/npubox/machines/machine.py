@@ -115,6 +115,13 @@ class Machine:
             raise DeviceError(f"machine {self.info.name} has no node {path}: it has {paths}")
         return Node(self._parts.open(node, flags, own_caller()), flags)
 
+    def part_of(self, path: str) -> Part:
+        """The part with this node. Raises DeviceError where there is none."""
+        for part in self.parts:
+            if any(node.path == path for node in part.nodes):
+                return part
+        raise DeviceError(f"machine {self.info.name} has no node {path}")
+
     # What a machine with one NPU is used by
 
     @property

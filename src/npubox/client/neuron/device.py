@@ -207,7 +207,7 @@ class Devices:
             raise DeviceError(f"this host has no {NODES}0; `npubox devices` lists virtual machines that have")
         for path in paths:
             try:
-                self._devices.append(Device(NeuronNode(path, HostNode(path))))
+                self._devices.append(Device(NeuronNode(path, HostNode.open(path))))
             except OSError as error:
                 raise DeviceError(f"cannot open {path}: {error.strerror}") from error
 

@@ -75,14 +75,16 @@ class VirtualNpu:
         frequency: int,
         observer: RunObserver,
         patience: int = 0,
+        assisted: bool = True,
     ) -> None:
+        """`assisted`: use a second CPU of the host, where it has one, for long runs."""
         self.configuration = configuration
         self._clock = clock
         self._line = line
         self._observer = observer
         self._lendable = patience > 0
         self._waiter_expected = False
-        self._executor = Executor(configuration, dma, frequency, self)
+        self._executor = Executor(configuration, dma, frequency, self, assisted)
         self._state = threading.RLock()
         self._changed = threading.Condition(self._state)
         self._registers: dict[int, int] = {}

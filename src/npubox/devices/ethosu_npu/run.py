@@ -112,7 +112,12 @@ class Executor:
     """Executes one run at a time; keeps the plans of streams that it has seen, and the lookup tables."""
 
     def __init__(
-        self, configuration: Configuration, dma: AddressSpace, frequency: int, progress: Progress
+        self,
+        configuration: Configuration,
+        dma: AddressSpace,
+        frequency: int,
+        progress: Progress,
+        assisted: bool = True,
     ) -> None:
         self.tap: Tap | None = None
         self._configuration = configuration
@@ -124,7 +129,8 @@ class Executor:
         self._plans: OrderedDict[bytes, Plan] = OrderedDict()
         self._cells = new_state()
         self._offsets: tuple[int, ...] = (0,)
-        self._assistant = Assistant(self._shram, self._cells) if assistance_wanted() else None
+        assisted = assisted and assistance_wanted()
+        self._assistant = Assistant(self._shram, self._cells) if assisted else None
 
     @property
     def offset(self) -> int:

@@ -101,6 +101,7 @@ class VirtualSubsystem:
                 lines[number],
                 configuration.frequency,
                 self._runs[number],
+                assisted=configuration.npus == 1,  # else the others need the host's CPUs
             )
             for number in range(configuration.npus)
         ]

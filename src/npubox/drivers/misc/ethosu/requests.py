@@ -56,6 +56,7 @@ class Call(Request[AnswerT]):
         self._timeout = timeout
         self._timeout_errno = timeout_errno
         self._done = Fence(new_context(), 1)
+        self._reason: str | None = None
         self._deadline = Deadline(firmware.clock, firmware.lock, self._timed_out)
 
     def wait(self) -> Pending:
@@ -68,14 +69,15 @@ class Call(Request[AnswerT]):
         pending.on_finish(self._raise)
         return pending
 
-    def end(self, error: int = 0) -> None:
+    def end(self, error: int = 0, reason: str | None = None) -> None:
+        self._reason = reason
         self._done.signal(error)
 
     def answered(self, answer: AnswerT) -> None:
         try:
             self.accept(answer)
         except OSError as error:
-            self.end(error.errno or errno.EIO)
+            self.end(error.errno or errno.EIO, error.strerror)
         else:
             self.end()
 
@@ -96,7 +98,7 @@ class Call(Request[AnswerT]):
 
     def _raise(self, _: OSError | None) -> None:
         if self._done.error:
-            raise OSError(self._done.error, os.strerror(self._done.error))
+            raise OSError(self._done.error, self._reason or os.strerror(self._done.error))
 
 
 AnyRequest = Request[Any]
