@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from npubox.machines.npu_part import SplitNpuPart
+from npubox.machines.npu_split import SplitNpuPart
 from npubox.machines.preset import find_preset
 from npubox.serve.execute import Request, execute
 from npubox.serve.preset import PresetMachine

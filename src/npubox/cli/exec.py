@@ -23,7 +23,9 @@ def exec_(
         bool,
         typer.Option(
             "--full",
-            help="Also poll, read, write, lseek and readlink answer as a device's. Slows programs down.",
+            "--notify-all",
+            help="Also poll, epoll, read, write, lseek, readlink, fdinfo and any ioctl answer as a device's. "
+            "Slows programs down.",
         ),
     ] = False,
     card0: Annotated[

@@ -13,7 +13,8 @@ from npubox.machines.part import Board, Spawn
 from npubox.uapi.ethosu_accel import DRIVER_NAME
 
 if TYPE_CHECKING:
-    from npubox.machines.npu_part import NpuPart, SplitNpuPart
+    from npubox.machines.npu_part import NpuPart
+    from npubox.machines.npu_split import SplitNpuPart
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,12 @@ class NpuPreset:
         return NpuPart(self, board)
 
     def plug_split(self, board: Board, spawn: Spawn) -> SplitNpuPart:
-        from npubox.machines.npu_part import SplitNpuPart
+        from npubox.machines.npu_split import SplitNpuPart
 
         return SplitNpuPart(self, board, spawn)
 
     def run_device(self, channel: socket.socket) -> None:
-        from npubox.machines.npu_part import run_npu
+        from npubox.machines.npu_device import run_npu
 
         run_npu(self, channel)
 

@@ -27,7 +27,7 @@ LONGEST = 4096
 O_WRONLY, O_RDWR, O_CREAT, O_NONBLOCK = 0o1, 0o2, 0o100, 0o4000
 AT_EMPTY_PATH = 0x1000
 MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20
-FIONREAD = 0x541B
+FIONREAD, TERMINAL = 0x541B, ord("T")
 F_GETFL = 3
 POLLED_FDS = 8
 READS = ("read", "readv", "pread64", "preadv", "preadv2")
@@ -41,7 +41,7 @@ class Profile:
     `ioctl_types` are the type bytes of the served drivers. `paths` is for a launch without a mount
     namespace (every open, stat, access and readlink); `path_stat` for one that cannot make device nodes;
     `all_opens` also catches read-only opens with other flags than O_NONBLOCK; `poll` and `files` make poll
-    and read, write, lseek, F_GETFL and readlink on a served file answer as a device's.
+    and read, write, lseek, F_GETFL, readlink and every ioctl on a served file answer as a device's.
     """
 
     ioctl_types: tuple[int, ...]
@@ -82,9 +82,10 @@ def rules(profile: Profile, arch: Arch) -> Iterator[Rule]:
         "ioctl",
         (
             Step(1, ALL_BITS, FIONREAD, NOTIFY),
+            Step(1, 0xFF00, TERMINAL << 8, ALLOW),
             *(Step(1, 0xFF00, type_ << 8, NOTIFY) for type_ in profile.ioctl_types),
         ),
-        ALLOW,
+        NOTIFY if profile.files else ALLOW,
     )
     for name, flags in (("openat", 2), ("open", 1)):
         yield _open(name, flags, profile, arch)

@@ -46,8 +46,13 @@ class CallDescriptors:
         return None if served is None else served.file
 
     def duplicate(self, fd: int) -> int:
-        pidfd = os.pidfd_open(self._tasks.get(self._call.tid).tgid)
-        try:
-            return linux.pidfd_getfd(pidfd, fd)
-        finally:
-            os.close(pidfd)
+        return fetch_descriptor(self._tasks.get(self._call.tid).tgid, fd)
+
+
+def fetch_descriptor(tgid: int, fd: int) -> int:
+    """Our own copy of a process's descriptor, to be closed. OSError where the kernel does not let us."""
+    pidfd = os.pidfd_open(tgid)
+    try:
+        return linux.pidfd_getfd(pidfd, fd)
+    finally:
+        os.close(pidfd)

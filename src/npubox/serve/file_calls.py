@@ -1,110 +1,107 @@
 # SPDX-License-Identifier: Apache-2.0
-"""read, write, lseek, poll, F_GETFL and readlink on a served node, as a device without events answers.
+"""read, write, lseek, F_GETFL and readlink on a served file, as the file itself answers.
 
-The stand-in behind a descriptor is a file, which would answer with bytes, sizes and readiness. Only
-launches that ask for it pay for notifying these calls. Source: the project's facts (accel-core.md §1.5).
+The stand-in behind a descriptor would answer with bytes and sizes of its own. Source: the project's facts
+(accel-core.md §1.5).
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import struct
-import time
 from collections.abc import Callable
 
-from npubox.core.drm.fence import Fence, new_context
 from npubox.core.pending import Pending
 from npubox.serve import linux, paths
-from npubox.serve.bpf import F_GETFL, POLLED_FDS, READS, WRITES
+from npubox.serve.bpf import F_GETFL, READS, WRITES
 from npubox.serve.caller import CallMemory
 from npubox.serve.listener import Call, Listener
+from npubox.serve.open_files import Served
 from npubox.serve.path_calls import signed
-from npubox.serve.supervisor import PROCEED, Handler, Result
+from npubox.serve.supervisor import PROCEED, Again, Handler, Result
 from npubox.serve.syscalls import Arch
 
-_POLLFD = struct.Struct("<ihh")
-_TIMESPEC = struct.Struct("<qq")
-NS = 10**9
+_IOVEC = struct.Struct("<QQ")
+LARGEST = 1 << 16  # bytes of one read or write; fewer than were asked for is a valid answer
+MOST_PIECES = 1024
 
 
 class FileCalls:
-    """`node_path` gives the path of the node behind a descriptor, None for one that is not ours."""
+    """`find` gives the open file behind a descriptor of a thread, None for one that is not ours."""
 
-    def __init__(self, listener: Listener, arch: Arch, node_path: Callable[[int, int], str | None]) -> None:
+    def __init__(self, listener: Listener, arch: Arch, find: Callable[[int, int], Served | None]) -> None:
         self._listener = listener
         self._arch = arch
-        self._node_path = node_path
+        self._find = find
 
     def table(self) -> dict[str, Handler]:
         here = linux.AT_FDCWD
         return {
-            **dict.fromkeys(READS, self._read),
-            **dict.fromkeys(WRITES, self._write),
-            "lseek": lambda call: 0 if self._ours(call, call.args[0]) else PROCEED,
+            **{name: self._reader(vector="v" in name) for name in READS},
+            **{name: self._writer(vector="v" in name) for name in WRITES},
+            "lseek": self._lseek,
             "fcntl": self._fcntl,
-            "poll": self._poll,
-            "ppoll": self._ppoll,
-            "epoll_ctl": lambda call: self._epoll_ctl(call),
             "readlink": lambda call: self._readlink(call, here, *call.args[:3]),
             "readlinkat": lambda call: self._readlink(call, *call.args[:4]),
         }
 
-    def _ours(self, call: Call, fd: int) -> bool:
-        return self._node_path(call.tid, fd) is not None
+    def _reader(self, *, vector: bool) -> Handler:
+        def read(call: Call) -> Result:
+            served = self._find(call.tid, call.args[0])
+            if served is None:
+                return PROCEED
+            memory = CallMemory(self._listener, call)
+            pieces = self._pieces(memory, call, vector)
+            nonblocking = bool(status_flags(call.tid, call.args[0]) & os.O_NONBLOCK)
+            data = served.file.read(sum(size for _, size in pieces), nonblocking)
+            if isinstance(data, Pending):
+                return Again(data)
+            done = 0
+            for address, size in pieces:
+                memory.write(address, data[done : done + size])
+                done += len(data[done : done + size])
+            return done
 
-    def _read(self, call: Call) -> Result:
-        if not self._ours(call, call.args[0]):
-            return PROCEED
-        if self._flags(call) & os.O_NONBLOCK:
-            raise OSError(errno.EAGAIN, "no DRM event is queued")
-        return Pending([_never()])
+        return read
 
-    def _write(self, call: Call) -> Result:
-        if not self._ours(call, call.args[0]):
+    def _writer(self, *, vector: bool) -> Handler:
+        def write(call: Call) -> Result:
+            served = self._find(call.tid, call.args[0])
+            if served is None:
+                return PROCEED
+            memory = CallMemory(self._listener, call)
+            pieces = self._pieces(memory, call, vector)
+            return served.file.write(b"".join(memory.read(address, size) for address, size in pieces))
+
+        return write
+
+    def _pieces(self, memory: CallMemory, call: Call, vector: bool) -> list[tuple[int, int]]:
+        """(address, size) of a read's or write's buffers, no more than LARGEST bytes together."""
+        address, count = call.args[1:3]
+        if not vector:
+            return [(address, min(count, LARGEST))]
+        data = memory.read(address, _IOVEC.size * min(count, MOST_PIECES))
+        left, pieces = LARGEST, []
+        for base, size in _IOVEC.iter_unpack(data):
+            pieces.append((base, min(size, left)))
+            left -= pieces[-1][1]
+        return pieces
+
+    def _lseek(self, call: Call) -> Result:
+        served = self._find(call.tid, call.args[0])
+        if served is None:
             return PROCEED
-        raise OSError(errno.EINVAL, "a node takes no bytes")
+        offset, whence = call.args[1:3]
+        return served.file.lseek(offset - (1 << 64) if offset >> 63 else offset, signed(whence))
 
     def _fcntl(self, call: Call) -> Result:
-        if call.args[1] & 0xFFFF_FFFF != F_GETFL or not self._ours(call, call.args[0]):
+        if call.args[1] & 0xFFFF_FFFF != F_GETFL:
             return PROCEED
-        return self._flags(call) & ~os.O_CLOEXEC
-
-    def _flags(self, call: Call) -> int:
-        """The status flags of the descriptor; a file shows O_LARGEFILE as a device's does."""
-        with open(f"/proc/{call.tid}/fdinfo/{signed(call.args[0])}", encoding="ascii") as info:
-            return next(int(line.split()[1], 8) for line in info if line.startswith("flags:"))
-
-    def _poll(self, call: Call) -> Result:
-        timeout = signed(call.args[2])
-        return self._wait(call, None if timeout < 0 else timeout * 10**6)
-
-    def _ppoll(self, call: Call) -> Result:
-        if not call.args[2]:
-            return self._wait(call, None)
-        seconds, nanoseconds = _TIMESPEC.unpack(CallMemory(self._listener, call).read(call.args[2], 16))
-        return self._wait(call, seconds * NS + nanoseconds)
-
-    def _wait(self, call: Call, timeout: int | None) -> Result:
-        """A node is never ready. With others beside it the kernel is asked, for the node too."""
-        address, count = call.args[:2]
-        if not count or count > POLLED_FDS:
+        served = self._find(call.tid, call.args[0])
+        if served is None:
             return PROCEED
-        data = CallMemory(self._listener, call).read(address, _POLLFD.size * count)
-        entries = list(_POLLFD.iter_unpack(data))
-        watched = [fd for fd, _, _ in entries if fd >= 0]
-        if not watched or not all(self._ours(call, fd) for fd in watched):
-            return PROCEED
-        CallMemory(self._listener, call).write(
-            address, b"".join(_POLLFD.pack(fd, events, 0) for fd, events, _ in entries)
-        )
-        deadline = None if timeout is None else time.monotonic_ns() + timeout
-        return 0 if timeout == 0 else Pending([_never()], deadline, timeout_errno=0)
-
-    def _epoll_ctl(self, call: Call) -> Result:
-        if not self._ours(call, call.args[2]):
-            return PROCEED
-        raise OSError(errno.EOPNOTSUPP, "epoll on a served node is not modelled")
+        flags = status_flags(call.tid, call.args[0]) & ~os.O_CLOEXEC
+        return flags if served.node is not None else flags & ~self._arch.o_largefile
 
     def _readlink(self, call: Call, directory: int, path: int, buffer: int, size: int) -> Result:
         memory = CallMemory(self._listener, call)
@@ -113,13 +110,25 @@ class FileCalls:
             fd = paths.own_descriptor(paths.absolute(call.tid, signed(directory), text))
         except OSError:
             return PROCEED
-        node = None if fd is None else self._node_path(call.tid, fd)
-        if node is None:
+        served = None if fd is None else self._find(call.tid, fd)
+        if served is None:
             return PROCEED
-        answer = os.fsencode(node)[: max(signed(size), 0)]
+        answer = os.fsencode(served.path)[: max(signed(size), 0)]
         memory.write(buffer, answer)
         return len(answer)
 
 
-def _never() -> Fence:
-    return Fence(new_context(), 1)
+def status_flags(tid: int, fd: int) -> int:
+    """The status flags of a thread's descriptor, and O_CLOEXEC; a stand-in that is a file has O_LARGEFILE."""
+    with open(f"/proc/{tid}/fdinfo/{signed(fd)}", encoding="ascii") as info:
+        return next(int(line.split()[1], 8) for line in info if line.startswith("flags:"))
+
+
+def fdinfo(tid: int, fd: int, served: Served, o_largefile: int) -> str:
+    """The text of /proc/TID/fdinfo/FD for a served file: the kernel's own lines, then the file's."""
+    with open(f"/proc/{tid}/fdinfo/{fd}", encoding="ascii") as info:
+        lines = [line for line in info if line.startswith(("pos:", "flags:", "mnt_id:", "ino:"))]
+    if served.node is None:
+        flags = int(lines[1].split()[1], 8) & ~o_largefile
+        lines[1] = f"flags:\t0{flags:o}\n"
+    return "".join(lines) + served.file.fdinfo()

@@ -12,7 +12,6 @@ import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from npubox.core.caller import Caller
 from npubox.core.file import Mapped, NodeStandIn, PagesStandIn
@@ -21,18 +20,17 @@ from npubox.serve import linux, paths
 from npubox.serve.bpf import AT_EMPTY_PATH, MAP_ANONYMOUS
 from npubox.serve.caller import CallMemory, Tasks, has_sys_admin
 from npubox.serve.descriptors import CallDescriptors
+from npubox.serve.file_calls import FileCalls, fdinfo
 from npubox.serve.injection import Injector
 from npubox.serve.listener import Call, Listener
 from npubox.serve.machine import ServedMachine
 from npubox.serve.mapped import mapped_ranges
 from npubox.serve.open_files import OpenFiles, Served
 from npubox.serve.path_calls import PathCalls, signed
+from npubox.serve.polling import PollCalls
 from npubox.serve.stats import Shown, pack_stat, pack_statx
 from npubox.serve.supervisor import ANSWERED, PROCEED, Handler, Result, Supervisor
 from npubox.serve.syscalls import Arch
-
-if TYPE_CHECKING:
-    from npubox.serve.file_calls import FileCalls
 
 SWEEP_OBJECTS = 32
 SWEEP_BYTES = 64 << 20
@@ -64,10 +62,9 @@ class NodeHandlers:
         self._answers_paths = path_calls
         self._files: FileCalls | None = None
         if file_calls:
-            from npubox.serve.file_calls import FileCalls
-
-            self._files = FileCalls(listener, arch, self.node_path)
+            self._files = FileCalls(listener, arch, self._find)
         self._tasks = Tasks()
+        self._polls = PollCalls(listener, supervisor, arch, self._tasks, self._find)
         self._open_files = OpenFiles(
             supervisor.watch, lambda served: supervisor.note_released(served.path, served.file.client_id)
         )
@@ -91,6 +88,7 @@ class NodeHandlers:
             "ftruncate": lambda call: self._refuse(call, errno.EINVAL),
             "fallocate": lambda call: self._refuse(call, errno.ENODEV),
         }
+        named |= self._polls.table()
         if self._answers_paths:
             named |= self._paths.table()
         if self._files is not None:
@@ -121,8 +119,11 @@ class NodeHandlers:
         try:
             path = os.fsdecode(CallMemory(self._listener, call).read_string(pointer))
             fd = paths.own_descriptor(path)
+            shown = paths.own_fdinfo(path)
             if fd is not None:
                 known = self._find(call.tid, fd)
+            elif shown is not None:
+                return self._open_fdinfo(call, shown, flags)
             elif not flags & os.O_ACCMODE and not self._paths.may_be_ours(path):
                 return PROCEED
             path = paths.absolute(call.tid, signed(directory), path)
@@ -149,6 +150,20 @@ class NodeHandlers:
             self._listener.answer_with_fd(call.id, fd, bool(flags & os.O_CLOEXEC))
         finally:
             os.close(fd)
+        return ANSWERED
+
+    def _open_fdinfo(self, call: Call, fd: int, flags: int) -> Result:
+        served = self._find(call.tid, fd)
+        if served is None or flags & os.O_ACCMODE:
+            return PROCEED
+        text = fdinfo(call.tid, fd, served, self._arch.o_largefile)
+        file = os.memfd_create("npubox-fdinfo", os.MFD_CLOEXEC)
+        try:
+            os.write(file, text.encode())
+            os.lseek(file, 0, os.SEEK_SET)
+            self._listener.answer_with_fd(call.id, file, bool(flags & os.O_CLOEXEC))
+        finally:
+            os.close(file)
         return ANSWERED
 
     def _open_node(self, call: Call, node: NodeInfo, shown: Shown, flags: int) -> Result:

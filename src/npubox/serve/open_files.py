@@ -12,6 +12,7 @@ import os
 import select
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from npubox.core.file import Backing, NodeStandIn, OpenFile, PagesStandIn, SignalStandIn, TokenStandIn
 from npubox.core.nodes import NodeInfo
@@ -20,13 +21,17 @@ from npubox.core.store import unnamed_file
 from npubox.serve.stats import Shown
 from npubox.serve.workspace import OpenNames, directory_of
 
+if TYPE_CHECKING:
+    from npubox.serve.polling import Mirror
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class Served:
     """An open file that programs hold: `path` is what readlink is to tell of it, `flags` its status flags,
-    `node` where it is an opened node, `holds` how many stand-ins of it there are."""
+    `node` where it is an opened node, `holds` how many stand-ins of it there are, `mirror` what stands for
+    it in epoll instances."""
 
     file: OpenFile
     path: str
@@ -34,6 +39,7 @@ class Served:
     shown: Shown
     node: NodeInfo | None = None
     holds: int = 0
+    mirror: Mirror | None = field(default=None, repr=False)
     base: tuple[OpenNames, str] | None = field(default=None, repr=False)
 
 
@@ -186,6 +192,8 @@ class OpenFiles:
 
     def _release(self, served: Served) -> None:
         self._forget(served)
+        if served.mirror is not None:
+            served.mirror.close()
         try:
             served.file.release()
         except Exception:

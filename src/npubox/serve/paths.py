@@ -19,6 +19,7 @@ from npubox.core.nodes import NodeInfo
 from npubox.serve import linux
 
 MOST_STEPS = 1000
+_OWN_FDINFO = re.compile(r"/proc/(?:self|thread-self|\d+)/fdinfo/(\d+)\Z")
 _OWN_DESCRIPTOR = re.compile(r"/(?:proc/(?:self|thread-self|\d+)|dev)/fd/(\d+)\Z")
 
 
@@ -38,6 +39,12 @@ class Resolver(Protocol):
 def own_descriptor(path: str) -> int | None:
     """The N of /proc/self/fd/N or /dev/fd/N."""
     match = _OWN_DESCRIPTOR.match(path)
+    return int(match[1]) if match else None
+
+
+def own_fdinfo(path: str) -> int | None:
+    """The N of /proc/self/fdinfo/N."""
+    match = _OWN_FDINFO.match(path)
     return int(match[1]) if match else None
 
 

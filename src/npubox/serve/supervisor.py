@@ -39,8 +39,15 @@ class Answered:
     """The handler has answered, or keeps the call to answer it later."""
 
 
+@dataclass(frozen=True)
+class Again:
+    """The call shall be handled once more when the wait is over, by its deadline too; errors end it."""
+
+    pending: Pending
+
+
 PROCEED, ANSWERED = Proceed(), Answered()
-Result = int | Pending | Proceed | Answered
+Result = int | Pending | Again | Proceed | Answered
 Handler = Callable[[Call], Result]
 
 
@@ -78,7 +85,7 @@ class Supervisor:
         self._observer: Observer | None = None
         self._handlers: Handlers | None = None
         self._table: dict[int, Handler] = {}
-        self._waiting: dict[int, tuple[Call, Pending]] = {}
+        self._waiting: dict[int, tuple[Call, Pending, bool]] = {}
         self._done: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._next_look = 0.0
@@ -107,6 +114,11 @@ class Supervisor:
         self._others[fd] = what
         self._poll.register(fd, select.POLLIN)
 
+    def ignore(self, fd: int) -> None:
+        """Attend to `fd` no more, if it still was."""
+        if self._others.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
     def post(self, work: Callable[[], None]) -> None:
         """Have the loop do `work`; from any thread."""
         self._done.append(work)
@@ -127,15 +139,15 @@ class Supervisor:
                 elif fd not in self._others:
                     self._note_closed()
                 elif not self._others[fd]():
-                    self._poll.unregister(fd)
+                    self.ignore(fd)
             while self._done:
                 self._guarded(self._done.popleft())
             if self._waiting:
                 self._look_after_waiting()
 
-    def keep(self, call: Call, pending: Pending) -> None:
-        """Answer the call when `pending` is over."""
-        self._waiting[call.id] = (call, pending)
+    def keep(self, call: Call, pending: Pending, again: bool = False) -> None:
+        """Answer the call when `pending` is over, or handle it `again`."""
+        self._waiting[call.id] = (call, pending, again)
         pending.on_done(lambda: self.post(lambda: self._conclude(call.id)))
 
     def retry(self, call: Call) -> None:
@@ -176,11 +188,13 @@ class Supervisor:
         elif isinstance(result, int):
             self.note(call, result)
             self._listener.answer(call.id, result)
-        elif isinstance(result, Pending):
-            if result.done:
-                self._finish_pending(call, result)
+        elif isinstance(result, Pending | Again):
+            again = isinstance(result, Again)
+            pending = result.pending if isinstance(result, Again) else result
+            if pending.done:
+                self._finish_pending(call, pending, again)
             else:
-                self.keep(call, result)
+                self.keep(call, pending, again)
 
     def _fail(self, call: Call, error: int) -> None:
         self.note(call, None, error)
@@ -204,7 +218,7 @@ class Supervisor:
         if waiting is not None:
             self._finish_pending(*waiting)
 
-    def _finish_pending(self, call: Call, pending: Pending) -> None:
+    def _finish_pending(self, call: Call, pending: Pending, again: bool) -> None:
         try:
             result = pending.finish()
         except CallerGone:
@@ -215,7 +229,7 @@ class Supervisor:
             _log.exception("the end of a blocked call failed in the supervisor")
             self._fail(call, errno.EIO)
         else:
-            self._answer(call, result)
+            self._dispatch(call) if again else self._answer(call, result)
 
     def _timeout(self) -> float | None:
         """Milliseconds until a waiting call must be looked after."""
@@ -223,20 +237,20 @@ class Supervisor:
             return None
         now = time.monotonic()
         left = self._next_look - now
-        for _, pending in self._waiting.values():
+        for _, pending, _ in self._waiting.values():
             if pending.deadline is not None:
                 left = min(left, pending.deadline / 1e9 - now)
         return max(left, 0) * 1000
 
     def _look_after_waiting(self) -> None:
         now = time.monotonic_ns()
-        for _, pending in list(self._waiting.values()):
+        for _, pending, _ in list(self._waiting.values()):
             if pending.deadline is not None and pending.deadline <= now:
                 pending.expire()
         if now < self._next_look * 1e9:
             return
         self._next_look = now / 1e9 + max(SIGNAL_INTERVAL, LOOK_COST * len(self._waiting))
-        for call, pending in list(self._waiting.values()):
+        for call, pending, _ in list(self._waiting.values()):
             if not self._listener.alive(call.id):
                 pending.cancel()
             elif (error := interrupting_signal(call.tid)) is not None and self._listener.alive(call.id):
@@ -254,7 +268,7 @@ class Supervisor:
 
     def _finish(self) -> None:
         """The programs are gone: what they still wait for is given up, what they held is released."""
-        for _, pending in list(self._waiting.values()):
+        for _, pending, _ in list(self._waiting.values()):
             pending.cancel()
         self._waiting.clear()
         self._note_closed()
