@@ -24,16 +24,16 @@ Compile = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """Compile a client with the C compiler of the host; skip where there is none."""
+    """Compile a client with the host's C or C++ compiler; skip where there is none."""
     directory = tmp_path_factory.mktemp("clients")
 
     def compile_(name: str, *options: str) -> Path:
-        compiler = shutil.which("cc")
+        source = next(CLIENTS.glob(f"{name}.c*"))
+        compiler = shutil.which("cc" if source.suffix == ".c" else "c++")
         if compiler is None:
-            pytest.skip("needs a C compiler")
+            pytest.skip(f"needs a compiler of {source.suffix} files")
         target = directory / "-".join([name, *(option.strip("-").replace("/", "_") for option in options)])
         if not target.exists():
-            source = CLIENTS / f"{name}.c"
             command = [compiler, "-O1", "-Wall", "-pthread", "-o", str(target), str(source), *options]
             subprocess.run(command, check=True)
         return target

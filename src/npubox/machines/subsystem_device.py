@@ -1,56 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The device's half of a `[[subsystem]]`: its hardware, in this process or in one of its own, and the
-platform that its driver probes."""
+"""The device's half of a `[[subsystem]]`: its hardware, in this process or in one of its own."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 from dataclasses import asdict
-from typing import Any
 
 from npubox.bus.host import DeviceHost
 from npubox.bus.incoherent import IncoherentSpace
-from npubox.bus.port import MemoryPool, PlatformDevice, Port, Prot, device_address
 from npubox.bus.virtual import AddressSpace, InterruptLine, VirtualClock, VirtualPort
 from npubox.devices import kernel_cache
 from npubox.devices.ethosu_npu.configuration import CONFIGURATIONS
-from npubox.devices.ethosu_npu.faults import Fault
 from npubox.devices.ethosu_subsystem.configuration import Range, SubsystemConfiguration
 from npubox.devices.ethosu_subsystem.faults import InferenceReport, SubsystemInjection
 from npubox.devices.ethosu_subsystem.subsystem import InferenceObserver, VirtualSubsystem
-from npubox.hw.ethosu.core_interface import CoreStatus
-from npubox.hw.ethosu.registers import Status
-from npubox.machines.subsystem import Extent, SubsystemPreset
-
-
-class Queues:
-    """The memory of the two rings, mapped for the subsystem, and `platform` with it for the driver. `close`
-    when both are done."""
-
-    def __init__(self, preset: SubsystemPreset, port: Port) -> None:
-        self._pools: dict[str, MemoryPool] = {}
-        for name, place in preset.reg.items():
-            fd = os.memfd_create(f"npubox-{name}", os.MFD_CLOEXEC)
-            self._pools[name] = MemoryPool(place.address, fd, 0, place.size)
-            os.ftruncate(fd, place.size)
-            address = _device_range(preset, place).address
-            port.dma.map(address, fd, 0, place.size, Prot.READ | Prot.WRITE)
-        region = preset.memory_region
-        self.platform = PlatformDevice(
-            name=preset.name,
-            port=port,
-            dma_start=region.address,
-            dma_end=region.address + region.size,
-            compatible=preset.compatible,
-            memory=self._pools,
-            dma_ranges=preset.dma_ranges,
-        )
-
-    def close(self) -> None:
-        for pool in self._pools.values():
-            os.close(pool.fd)
+from npubox.machines.subsystem import SubsystemPreset
+from npubox.machines.subsystem_platform import device_range
 
 
 class LocalSubsystem:
@@ -84,15 +50,6 @@ class _Reporter:
         self._host.report(json.dumps(asdict(report)).encode())
 
 
-def read_report(data: bytes) -> InferenceReport:
-    """What `run_subsystem` reports over its channel."""
-    fields: dict[str, Any] = json.loads(data)
-    fault = fields.pop("fault")
-    if fault is not None:
-        fault = Fault(status=Status(fault.pop("status")), **fault)
-    return InferenceReport(status=CoreStatus(fields.pop("status")), fault=fault, **fields)
-
-
 def device_configuration(preset: SubsystemPreset) -> SubsystemConfiguration:
     """The subsystem that a preset describes. The rings are where the driver's addresses translate to."""
     return SubsystemConfiguration(
@@ -100,8 +57,8 @@ def device_configuration(preset: SubsystemPreset) -> SubsystemConfiguration:
         npu=CONFIGURATIONS[preset.accelerator],
         npus=preset.npus,
         frequency=preset.frequency,
-        in_queue=_device_range(preset, preset.reg["in_queue"]),
-        out_queue=_device_range(preset, preset.reg["out_queue"]),
+        in_queue=device_range(preset, preset.reg["in_queue"]),
+        out_queue=device_range(preset, preset.reg["out_queue"]),
         arena=Range(preset.arena.address, preset.arena.size),
         fast_memory=None
         if preset.fast_memory is None
@@ -109,10 +66,6 @@ def device_configuration(preset: SubsystemPreset) -> SubsystemConfiguration:
         flash=preset.flash,
         networks=preset.network_files(),
     )
-
-
-def _device_range(preset: SubsystemPreset, place: Extent) -> Range:
-    return Range(device_address(preset.dma_ranges, place.address, place.size), place.size)
 
 
 def _space(preset: SubsystemPreset) -> AddressSpace:

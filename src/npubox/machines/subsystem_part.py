@@ -16,7 +16,7 @@ from npubox.machines.part import Board, JobWatcher, Spawn
 from npubox.machines.policy import subsystem_policy
 from npubox.machines.subsystem import SubsystemPreset
 from npubox.machines.subsystem_control import SubsystemControl
-from npubox.machines.subsystem_device import LocalSubsystem, Queues, read_report
+from npubox.machines.subsystem_platform import Queues, read_report
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class SubsystemPart(_Driven):
     processes: frozenset[int] = frozenset()
 
     def __init__(self, preset: SubsystemPreset, board: Board) -> None:
+        from npubox.machines.subsystem_device import LocalSubsystem  # loads the NPUs' kernels
+
         super().__init__(preset, board)
         self._hardware = LocalSubsystem(preset, board.clock, self.control)
         try:

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs of Arm's stack under `npubox exec`: the bits of every generation of the ABI, several NPUs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.networks import SHARED_NAMES, compiled_by_vela, shared_network
+from tests.serve.conftest import CLIENTS, Compile, run
+from tests.vectors import DIGITS, Vector, digits_vectors, shared_vectors
+
+MACHINE = ("-m", "imx93-linux")
+GENERATIONS = ("arm", "nxp", "nxp-arena", "staging")
+
+
+def write(directory: Path, content: bytes, vectors: list[Vector]) -> bytes:
+    """The files of the C++ client; the outputs to expect."""
+    network = compiled_by_vela(content, "ethos-u65-256")
+    (directory / "network.tflite").write_bytes(network.content)
+    (directory / "ifm").write_bytes(b"".join(array.tobytes() for v in vectors for array in v.inputs))
+    return b"".join(array.tobytes() for v in vectors for array in v.outputs)
+
+
+@pytest.mark.parametrize("tier", [(), ("--seccomp-only",)], ids=["namespace", "seccomp"])
+def test_every_generation(compiled: Compile, tmp_path: Path, tier: tuple[str, ...]) -> None:
+    """All in one launch; the last runs the network that is in the firmware."""
+    expected = write(tmp_path, (DIGITS / "digits.tflite").read_bytes(), digits_vectors(8))
+    client = compiled("arm_runner")
+    script = "".join(f"{client} {g} /dev/ethosu0 network.tflite ifm {g} && " for g in GENERATIONS)
+    script += f"{client} arm /dev/ethosu0 @0 ifm index"
+    run("/bin/sh", "-c", script, options=(*MACHINE, *tier), cwd=tmp_path)
+    for result in (*GENERATIONS, "index"):
+        assert (tmp_path / result).read_bytes() == expected, result
+
+
+@pytest.mark.shared
+def test_shared_networks_of_every_generation(compiled: Compile, tmp_path: Path) -> None:
+    client = compiled("arm_runner")
+    expected, script = {}, []
+    for name in SHARED_NAMES[:4]:  # the others are run by the Python clients: their arenas are large
+        directory = tmp_path / name
+        directory.mkdir()
+        expected[name] = write(directory, shared_network(name).read_bytes(), shared_vectors(name)[:2])
+        files = f"/dev/ethosu0 {name}/network.tflite {name}/ifm {name}"
+        script += [f"{client} {generation} {files}/{generation}" for generation in GENERATIONS]
+    run("/bin/sh", "-c", " && ".join(script), options=MACHINE, cwd=tmp_path)
+    for name, outputs in expected.items():
+        for generation in GENERATIONS:
+            assert (tmp_path / name / generation).read_bytes() == outputs, (name, generation)
+
+
+@pytest.mark.shared
+def test_shared_networks_from_python(tmp_path: Path) -> None:
+    names = [shared_network(name).stem for name in SHARED_NAMES]
+    folder = shared_network(names[0]).parent
+    run(
+        sys.executable,
+        CLIENTS / "all_networks.py",
+        "/dev/ethosu0",
+        folder,
+        *names,
+        options=MACHINE,
+        cwd=tmp_path,
+    )
+    for name in names:
+        with np.load(tmp_path / f"{name}.npz") as got:
+            for number, vector in enumerate(shared_vectors(name)):
+                for index, output in enumerate(vector.outputs):
+                    np.testing.assert_array_equal(got[f"output{index}_{number}"], output)
+
+
+def test_what_sysfs_shows(tmp_path: Path) -> None:
+    script = (
+        "set -e; ls /sys/class/ethosu; cat /sys/class/ethosu/ethosu0/dev /sys/class/ethosu/ethosu0/uevent;"
+        "cat /sys/class/ethosu/ethosu0/device/uevent"
+    )
+    shown = run("/bin/sh", "-c", script, options=MACHINE).stdout
+    assert shown.startswith("ethosu0\n511:0\nMAJOR=511\nMINOR=0\nDEVNAME=ethosu0\n")
+    assert "OF_COMPATIBLE_0=arm,ethosu\n" in shown
