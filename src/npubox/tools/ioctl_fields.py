@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import Any
 
+from npubox.tools import neuron_fields
+from npubox.tools.pointers import Pointer
 from npubox.uapi import drm, ethosu_accel
 from npubox.uapi.ioctl import Ioctl
 
@@ -17,20 +18,8 @@ ENUMS: dict[tuple[type[ctypes.Structure], str], type[IntEnum] | type[IntFlag]] =
     (drm.GetCap, "capability"): drm.Cap,
     (ethosu_accel.DevQuery, "type"): ethosu_accel.Query,
     (ethosu_accel.BoCreate, "flags"): ethosu_accel.BoFlag,
+    **neuron_fields.ENUMS,
 }
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """`count` names the field with the number of elements, None for one. `struct` None is text or bytes.
-
-    `written` says that the driver fills it: then it is shown as the call ends, else as it begins.
-    """
-
-    struct: type[ctypes.Structure] | None
-    count: str | None
-    written: bool = False
-    text: bool = False
 
 
 POINTERS: dict[tuple[type[ctypes.Structure], str], Pointer] = {
@@ -41,4 +30,5 @@ POINTERS: dict[tuple[type[ctypes.Structure], str], Pointer] = {
     (ethosu_accel.DevQuery, "pointer"): Pointer(ethosu_accel.NpuInfo, None, written=True),
     (ethosu_accel.CmdstreamBoCreate, "data"): Pointer(None, "size"),
     (ethosu_accel.Submit, "jobs"): Pointer(ethosu_accel.Job, "job_count"),
+    **neuron_fields.POINTERS,
 }

@@ -7,7 +7,9 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from npubox.tools.ioctl_fields import DECLARATIONS, ENUMS, POINTERS, Pointer
+from npubox.tools.ioctl_fields import DECLARATIONS, ENUMS, POINTERS
+from npubox.tools.pointers import Pointer
+from npubox.uapi import neuron
 from npubox.uapi.drm_numbers import MODESET_MASTER_NUMBERS, MODESET_NUMBERS, NUMBERS
 from npubox.uapi.ioctl import NUMBER_MASK, Ioctl, ioc_nr, ioc_size, ioc_type
 
@@ -16,6 +18,7 @@ MOST_ELEMENTS = 16
 Read = Callable[[int, int], bytes]  # (address, size): OSError where it cannot
 
 _BY_NR = {ioc_nr(declaration.number): declaration for declaration in DECLARATIONS}
+_NEURON = {declaration.number: declaration for declaration in neuron.IOCTLS}
 _NAMES = {
     ioc_nr(number): f"DRM_IOCTL_{name}"
     for name, number in [
@@ -27,7 +30,9 @@ _NAMES = {
 
 
 def declaration_of(request: int) -> Ioctl[Any] | None:
-    """The declaration behind a request, by its nr as the kernel does; None for an undeclared one."""
+    """The declaration behind a request, by its nr as the DRM core does; None for an undeclared one."""
+    if ioc_type(request) == neuron.NEURON:
+        return _NEURON.get(request & NUMBER_MASK)
     return _BY_NR.get(ioc_nr(request)) if ioc_type(request) == "d" else None
 
 
@@ -48,6 +53,8 @@ def decode(request: int, address: int, read: Read, *, ending: bool) -> dict[str,
     """
     declaration = declaration_of(request)
     size = ioc_size(request)
+    if declaration is not None and ioc_type(request) == neuron.NEURON:
+        size = ctypes.sizeof(declaration.struct)  # the number's size is mostly that of a pointer
     if not size:
         return {}
     try:
@@ -69,8 +76,10 @@ def _fields(struct: ctypes.Structure, read: Read, ending: bool) -> dict[str, Any
         if isinstance(value, ctypes.Array):
             shown[name] = [
                 _fields(element, read, ending) if isinstance(element, ctypes.Structure) else element
-                for element in value
+                for element in value[:MOST_ELEMENTS]
             ]
+        elif isinstance(value, ctypes.Structure):
+            shown[name] = _fields(value, read, ending)
         elif pointer is not None and value and (ending or not pointer.written):
             count = getattr(struct, pointer.count) if pointer.count else 1
             shown[name] = _pointed(pointer, value, count, read, ending)

@@ -51,11 +51,7 @@ class NeuronDriver:
         for device in self.devices:
             device.full_reset()
         if isolate:
-            found = [
-                run(links(device.fwio, device.port.clock), self.lock, device.port.clock)
-                for device in self.devices
-            ]
-            self.isolation = Isolation(self.devices, found)
+            self.isolation = Isolation(self.devices, [self._links(device) for device in self.devices])
 
     def _links(self, device: NeuronDevice) -> dict[Window, int]:
         clock = device.port.clock
