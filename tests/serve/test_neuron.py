@@ -3,12 +3,78 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.serve.conftest import Compile, run
+
+LIKE_RAY = """
+import json, os, subprocess
+assert os.path.isdir("/opt/aws/neuron/bin/")
+done = subprocess.run(["/opt/aws/neuron/bin/neuron-ls", "--json-output"], stdout=subprocess.PIPE)
+assert done.returncode == 0
+print(sum(device.get("nc_count", 0) for device in json.loads(done.stdout)))
+"""
+HELD_AND_KILLED = """
+import os, subprocess, sys, time
+from npubox import neuron
+from npubox.errors import DeviceError
+from npubox.uapi.neuron import CRWL_WRITER_ENTER
+from npubox.uapi.neuron_structs import Crwl
+holder = subprocess.Popen([sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+assert holder.stdout.readline().startswith("ready"), holder.returncode
+with neuron.open("/dev/neuron0") as devices:
+    device = devices[0]
+    assert set(device.processes()) == {holder.pid, os.getpid()}
+    try:
+        device.allocate(1 << 30)
+    except DeviceError as error:
+        print("held:", str(error).split("(")[-1].rstrip(")"))
+    holder.kill()
+    holder.wait()
+    deadline = time.monotonic() + 20
+    while device.processes() != (os.getpid(),):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    device.allocate(1 << 30)
+    print("cores:", device.mark_cores(4))
+    device.node.call(CRWL_WRITER_ENTER, Crwl(nc_id=0))
+    print("lock: taken")
+holder.stdin.close()
+"""
+SYSFS = "/sys/class/neuron_device/neuron1"
 
 
 @pytest.mark.parametrize("options", [(), ("-static",)], ids=["dynamic", "static"])
 def test_a_c_program(compiled: Compile, options: tuple[str, ...]) -> None:
     done = run(compiled("neuron", *options), options=["-m", "inf1.xlarge"])
     assert done.stdout == "all right\n"
+
+
+def test_tools_count_the_cores_as_ray_does() -> None:
+    """The very look that Ray takes: directory, command, options, key."""
+    if not Path("/opt").is_dir():
+        pytest.skip("needs a directory /opt to show the tool in")
+    done = run(sys.executable, "-c", LIKE_RAY, options=["-m", "inf1.24xlarge"])
+    assert done.stdout == "64\n"
+
+
+def test_sysfs() -> None:
+    total = "neuron_core3/stats/status/success/total"
+    files = ("core_count", "connected_devices", "info/architecture/device_name", total)
+    done = run("cat", *(f"{SYSFS}/{name}" for name in files), options=["-m", "inf1.6xlarge"])
+    assert done.stdout == "42, 0\nInferentia\n0\n"
+
+
+@pytest.mark.parametrize("isolate", [False, True], ids=["faithful", "isolate"])
+def test_a_killed_process_leaves_nothing(compiled: Compile, tmp_path: Path, isolate: bool) -> None:
+    """Not even while its child still holds the descriptor."""
+    machine = tmp_path / "machine.toml"
+    machine.write_text(
+        'description = "one chip"\npolicy = "strict"\n[[neuron]]\ndevice = 0x7064\nrevision = 255\nslot = 1\n'
+        f"isolate = {str(isolate).lower()}\n"
+    )
+    done = run(sys.executable, "-c", HELD_AND_KILLED, compiled("neuron_held"), options=["-m", str(machine)])
+    assert done.stdout == "held: ENOMEM\ncores: (0, 1, 2, 3)\nlock: taken\n"

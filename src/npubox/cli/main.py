@@ -19,6 +19,7 @@ from npubox.cli import devices as devices_command
 from npubox.cli import disasm as disasm_command
 from npubox.cli import doctor as doctor_command
 from npubox.cli import exec as exec_command
+from npubox.cli import neuron_ls as neuron_ls_command
 from npubox.cli import run as run_command
 from npubox.cli import serve as serve_command
 from npubox.cli import trace as trace_command
@@ -39,6 +40,7 @@ app.command("compile")(compile_command.compile_)
 app.command("disasm")(disasm_command.disasm)
 app.command("doctor")(doctor_command.doctor)
 app.command("exec", context_settings={"allow_interspersed_args": False})(exec_command.exec_)
+app.command("neuron-ls")(neuron_ls_command.neuron_ls)
 app.command("serve")(serve_command.serve)
 app.command("vfio-user")(vfio_user_command.vfio_user)
 app.command("trace", context_settings={"allow_interspersed_args": False})(trace_command.trace)

@@ -16,7 +16,9 @@ class NodeInfo:
 
     `ioctl_types` are the type bytes of the ioctls on the node and on the files that it gives. `parent` is the
     platform device below it, None for a device without one (below /sys/devices/virtual). `attributes` are
-    files of its directory in /sys, by name, with their text; `debugfs` the text of its debugfs file `name`.
+    files of its directory in /sys, by name, with their text, `class_attributes` those of its class. `tools`
+    are paths at which programs look for a tool, with the command of ours that answers as it. `debugfs` is the
+    text of its debugfs file `name`.
     """
 
     path: str
@@ -29,6 +31,8 @@ class NodeInfo:
     compatible: tuple[str, ...] = ()
     driver: str = ""
     attributes: tuple[tuple[str, str], ...] = ()
+    class_attributes: tuple[tuple[str, str], ...] = ()
+    tools: tuple[tuple[str, str], ...] = ()
     debugfs: str | None = None
     special: bool = True
 

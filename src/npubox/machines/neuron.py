@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from npubox.core.nodes import NodeInfo, class_node
 from npubox.drivers.misc.neuron.policy import Policy
-from npubox.drivers.misc.neuron.sysfs import files
+from npubox.drivers.misc.neuron.sysfs import CLASS_ATTRIBUTES, files
 from npubox.errors import DeviceError
 from npubox.machines.part import Board, Spawn
 from npubox.uapi.neuron import NEURON
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAJOR = 507  # Linux gives it out dynamically
 CLASS = "neuron_device"
+TOOLS = (("/opt/aws/neuron/bin/neuron-ls", "neuron-ls"),)
 READY = 1
 MOST_CHIPS = 64
 
@@ -64,9 +65,10 @@ class NeuronPreset:
 
     def _node(self, index: int) -> NodeInfo:
         attributes = tuple(files(READY, self.neighbours(index)).items())
-        return class_node(
+        node = class_node(
             f"/dev/neuron{index}", MAJOR, index, CLASS, ord(NEURON), driver="neuron", attributes=attributes
         )
+        return replace(node, class_attributes=tuple(CLASS_ATTRIBUTES.items()), tools=TOOLS)
 
 
 def policy_of(board: Board) -> Policy:

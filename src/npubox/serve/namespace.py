@@ -20,7 +20,7 @@ from npubox.serve.linux import MS_BIND, MS_MOVE, MS_NOSUID, MS_PRIVATE, MS_RDONL
 NODE_MODE = 0o666
 OVERLAYS = (
     *("sys/class", "sys/devices", "sys/dev", "sys/bus/platform/devices"),
-    *("sys/kernel/debug", "sys/module"),
+    *("sys/kernel/debug", "sys/module", "opt"),
 )
 NEEDED = ("sys/class", "sys/devices", "sys/dev")
 
@@ -36,11 +36,11 @@ def enter(tree: Path, nodes: Sequence[NodeInfo]) -> None:
         _write("/proc/self/uid_map", f"{user} {user} 1")
         _write("/proc/self/gid_map", f"{group} {group} 1")
     linux.mount("none", "/", None, MS_PRIVATE | MS_REC)
-    _mount_sys(tree)
+    _mount_overlays(tree)
     _mount_dev(tree / "dev", nodes)
 
 
-def _mount_sys(tree: Path) -> None:
+def _mount_overlays(tree: Path) -> None:
     for place in OVERLAYS:
         if not (tree / place).is_dir():
             continue

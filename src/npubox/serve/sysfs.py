@@ -6,9 +6,12 @@ Contents: the project's facts (accel-core.md §1.3, §1.4). Nothing here knows a
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+import npubox
 from npubox.core.nodes import NodeInfo
 
 POWER = {
@@ -39,6 +42,10 @@ def write_tree(root: Path, nodes: Iterable[NodeInfo]) -> None:
             _link(root / "sys" / device / "device", f"../../../{node.parent}")
         _write_device(root / "sys" / device, node)
         _link(root / "sys/class" / node.subsystem / node.name, f"../../{device}")
+        for name, text in node.class_attributes:
+            _write(root / "sys/class" / node.subsystem / name, text)
+        for path, command in node.tools:
+            _write_tool(root / path.lstrip("/"), command)
         _link(root / "sys/dev/char" / f"{node.major}:{node.minor}", f"../../{device}")
         if node.debugfs is not None:
             _write(root / "sys/kernel/debug" / node.subsystem / str(node.parent) / "name", node.debugfs)
@@ -54,6 +61,14 @@ def _write_device(device: Path, node: NodeInfo) -> None:
     for name, text in node.attributes:
         _write(device / name, text)
     _write_power(device)
+
+
+def _write_tool(path: Path, command: str) -> None:
+    """A program that is a command of ours, run by the interpreter that runs us."""
+    package = Path(npubox.__file__).parents[1]
+    start = f"import sys; sys.path.insert(0, {str(package)!r}); from npubox.cli.entry import main; main()"
+    _write(path, f'#!/bin/sh\nexec {shlex.join([sys.executable, "-P", "-c", start, command])} "$@"\n')
+    path.chmod(0o555)
 
 
 def _write_parent(parent: Path, node: NodeInfo, name: str) -> None:
