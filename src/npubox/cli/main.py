@@ -19,6 +19,7 @@ from npubox.cli import devices as devices_command
 from npubox.cli import disasm as disasm_command
 from npubox.cli import doctor as doctor_command
 from npubox.cli import exec as exec_command
+from npubox.cli import inference_runner as inference_runner_command
 from npubox.cli import neuron_ls as neuron_ls_command
 from npubox.cli import run as run_command
 from npubox.cli import serve as serve_command
@@ -41,6 +42,7 @@ app.command("disasm")(disasm_command.disasm)
 app.command("doctor")(doctor_command.doctor)
 app.command("exec", context_settings={"allow_interspersed_args": False})(exec_command.exec_)
 app.command("neuron-ls")(neuron_ls_command.neuron_ls)
+app.command("inference-runner")(inference_runner_command.inference_runner)
 app.command("serve")(serve_command.serve)
 app.command("vfio-user")(vfio_user_command.vfio_user)
 app.command("trace", context_settings={"allow_interspersed_args": False})(trace_command.trace)
@@ -71,6 +73,8 @@ def main() -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments[0] == "inference-runner":
+        arguments = inference_runner_command.join_pairs(arguments)
     try:
         status = typer.main.get_command(app).main(arguments, prog_name="npubox", standalone_mode=False)
         sys.stdout.flush()

@@ -168,6 +168,10 @@ class Device(Closable):
         """Send a ping; its answer feeds the driver's watchdog."""
         call_ioctl(self.node, uapi.PING, uapi.PING.struct())
 
+    def request_version(self) -> None:
+        """Ask the firmware which version of the messages it speaks; the driver logs the answer."""
+        call_ioctl(self.node, uapi.VERSION_REQ, uapi.VERSION_REQ.struct())
+
     def buffer(self, capacity: int) -> Buffer:
         """`capacity` bytes that program and subsystem share. OSError ENOMEM where there is no room."""
         create = uapi.BufferCreate(capacity=_word(capacity, "a buffer's capacity"))
