@@ -74,9 +74,10 @@ class ForwardedMachine:
             hello = rpc.receive(self._channel)
         except OSError as error:
             raise DeviceError(f"the machine at {path} does not answer: {error.strerror}") from error
-        if hello is None:
+        if hello is None or hello.fd is None:
             raise DeviceError(f"the machine at {path} is going down")
-        about = json.loads(hello.data)
+        with open(hello.fd, "rb") as file:
+            about = json.loads(os.pread(file.fileno(), hello.numbers[0], 0))
         self.nodes: Sequence[NodeInfo] = tuple(_node(fields) for fields in about["nodes"])
         self.processes = frozenset(about["processes"])
         self.job_watcher: JobWatcher | None = None
@@ -332,6 +333,6 @@ def _node(fields: dict[str, Any]) -> NodeInfo:
             **fields,
             "compatible": tuple(fields["compatible"]),
             "ioctl_types": tuple(fields["ioctl_types"]),
-            "attributes": tuple((name, text) for name, text in fields["attributes"]),
+            **{name: tuple(map(tuple, fields[name])) for name in ("attributes", "class_attributes", "tools")},
         }
     )

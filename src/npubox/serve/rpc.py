@@ -22,7 +22,7 @@ class Kind(IntEnum):
     """What a packet is; its numbers in the order they are sent."""
 
     HELLO = auto()
-    """Server: processes and nodes as JSON."""
+    """Server: length of a file that comes along, processes and nodes as JSON."""
     OPEN = auto()
     """Launch: node, flags, process, whether it has CAP_SYS_ADMIN. Answer: as FILE."""
     IOCTL = auto()

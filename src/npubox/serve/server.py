@@ -179,7 +179,10 @@ class _Connection:
         return answer
 
     def run(self) -> None:
-        self.send(pack(Kind.HELLO, data=self._hello))
+        with open(os.memfd_create("npubox-hello", os.MFD_CLOEXEC), "wb") as file:
+            file.write(self._hello)
+            file.flush()
+            self.send(pack(Kind.HELLO, len(self._hello)), file.fileno())
         while (request := rpc.receive(self._channel)) is not None:
             fd = None
             try:
