@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.networks import SHARED_NAMES, compiled_by_vela, shared_network
 from tests.serve.conftest import CLIENTS, Compile, run
+from tests.serve.test_trace import trace
 from tests.vectors import DIGITS, Vector, digits_vectors, shared_vectors
 
 MACHINE = ("-m", "imx93-linux")
@@ -81,3 +85,26 @@ def test_what_sysfs_shows(tmp_path: Path) -> None:
     shown = run("/bin/sh", "-c", script, options=MACHINE).stdout
     assert shown.startswith("ethosu0\n511:0\nMAJOR=511\nMINOR=0\nDEVNAME=ethosu0\n")
     assert "OF_COMPATIBLE_0=arm,ethosu\n" in shown
+
+
+def test_trace_tells_calls_and_messages(compiled: Compile, tmp_path: Path) -> None:
+    """The calls of Arm's runner (facts, ethosu-linux.md §3.3), and what they made driver and firmware say."""
+    (tmp_path / "ifm").write_bytes(digits_vectors(1)[0].inputs[0].tobytes())
+    command = [str(compiled("arm_runner")), "arm", "/dev/ethosu0", "@0", "ifm", "ofm"]
+    output = trace("--json", "--mailbox", *MACHINE, "--", *command, cwd=tmp_path)
+    events: list[dict[str, Any]] = [json.loads(line) for line in output.splitlines()]
+    requests = [event["about"]["request"] for event in events if event["call"] == "ioctl"]
+    once = "PING", "VERSION_REQ", "CAPABILITIES_REQ", "NETWORK_CREATE", "NETWORK_INFO", "INFERENCE_CREATE"
+    buffers = "BUFFER_CREATE", "BUFFER_SET", "BUFFER_GET", "BUFFER_CREATE", "BUFFER_GET", "BUFFER_GET"
+    expected = Counter([*once, *buffers, "INFERENCE_STATUS", "INFERENCE_STATUS"])
+    assert Counter(request.removeprefix("ETHOSU_IOCTL_") for request in requests) == expected
+    created = next(e for e in events if e["about"].get("request") == "ETHOSU_IOCTL_INFERENCE_CREATE")
+    assert len(created["fields"]["ifm_fd"]) == len(created["fields"]["ofm_fd"]) == 1, "garbage is not shown"
+    messages = [(e["about"]["way"], e["about"]["message"]) for e in events if e["call"] == "message"]
+    for name in ("VERSION", "CAPABILITIES", "NETWORK_INFO", "INFERENCE"):
+        assert ("to the firmware", f"{name}_REQ") in messages
+        assert ("from the firmware", f"{name}_RSP") in messages
+    answer = next(e for e in events if e["about"].get("message") == "INFERENCE_RSP")
+    assert (answer["fields"]["status"], answer["fields"]["ofm_size"]) == ("OK", [10])
+    (job,) = [e for e in events if e["call"] == "job"]
+    assert job["fields"]["cycles"] == 7368

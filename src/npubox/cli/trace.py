@@ -22,6 +22,9 @@ def trace(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the trace goes; stderr unless given.")
     ] = None,
+    mailbox: Annotated[
+        bool, typer.Option("--mailbox", help="Also show the messages between a driver and its firmware.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Run PROGRAM and show each open, ioctl, mmap, poll and release of a node, and what jobs did.
@@ -34,4 +37,4 @@ def trace(
 
     wish = Wish(all_opens=True, poll=True)
     path = None if output is None else output.resolve()
-    sys.exit(run_program(command, machine, wish, watcher(path, json)))
+    sys.exit(run_program(command, machine, wish, watcher(path, json, mailbox)))

@@ -16,19 +16,20 @@ from npubox.serve.execute import Launched
 from npubox.serve.linux import AT_FDCWD
 from npubox.serve.listener import Call
 from npubox.serve.path_calls import signed
+from npubox.serve.preset import PresetMachine
 from npubox.serve.supervisor import Observer
 from npubox.serve.syscalls import native
-from npubox.tools.ioctls import decode
+from npubox.tools.ioctls import decode, message_fields
 from npubox.tools.trace import Event, Tracer
 
 
-def watcher(output: Path | None, as_json: bool) -> Callable[[Launched], Observer]:
+def watcher(output: Path | None, as_json: bool, mailbox: bool = False) -> Callable[[Launched], Observer]:
     """What makes the observer in the supervisor's process."""
 
     def make(launched: Launched) -> Observer:
         # The program may close or redirect its stderr; the trace goes where it went at the start.
         file = os.fdopen(os.dup(2), "w") if output is None else output.open("w", encoding="utf-8")
-        return LaunchWatcher(launched, Tracer(file, as_json))
+        return LaunchWatcher(launched, Tracer(file, as_json), mailbox)
 
     return make
 
@@ -36,13 +37,17 @@ def watcher(output: Path | None, as_json: bool) -> Callable[[Launched], Observer
 class LaunchWatcher:
     """An `Observer`."""
 
-    def __init__(self, launched: Launched, tracer: Tracer) -> None:
+    def __init__(self, launched: Launched, tracer: Tracer, mailbox: bool) -> None:
         self._launched = launched
         self._tracer = tracer
         self._names = {number: name for name, number in native().numbers.items()}
         self._events: dict[int, Event] = {}
         self._prefixes = tuple({f"{os.path.dirname(node.path)}/" for node in launched.machine.nodes})
         launched.machine.job_watcher = self._job_over
+        if mailbox and isinstance(launched.machine, PresetMachine):
+            launched.machine.message_watcher = self._message
+        elif mailbox:
+            tracer.note("a machine of `npubox serve` does not tell of its messages: trace with a preset")
 
     def received(self, call: Call) -> None:
         event = self._begin(call)
@@ -98,6 +103,11 @@ class LaunchWatcher:
         fds = [int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 8)]
         ours = [node for fd in fds if (node := self._launched.handlers.node_path(call.tid, fd))]
         return self._tracer.poll(call.tid, ours) if ours else None
+
+    def _message(self, node: str, sent: bool, name: str, payload: Any) -> None:
+        """On any thread, under the device's lock: only take note."""
+        fields = message_fields(payload)
+        self._launched.supervisor.post(lambda: self._tracer.message(node, sent, name, fields))
 
     def _memory(self, call: Call) -> CallMemory:
         return CallMemory(self._launched.listener, call)

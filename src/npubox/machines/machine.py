@@ -17,7 +17,7 @@ from npubox.core.node import Node, own_caller
 from npubox.core.nodes import NodeInfo
 from npubox.errors import DeviceError
 from npubox.machines.npu import NpuPreset
-from npubox.machines.part import Board, JobWatcher, Part, spawn_device
+from npubox.machines.part import Board, HasMailbox, JobWatcher, MessageWatcher, Part, spawn_device
 from npubox.machines.preset import PresetInfo
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class Parts:
     def watch_jobs(self, watcher: JobWatcher | None) -> None:
         for part in self.parts:
             part.job_watcher = watcher
+
+    def watch_messages(self, watcher: MessageWatcher) -> None:
+        for part in self.parts:
+            if isinstance(part, HasMailbox):
+                part.watch_messages(watcher)
 
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile:
         """OSError with the kernel's errno; KeyError for a node of another machine."""

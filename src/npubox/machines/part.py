@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from npubox.bus.virtual import VirtualClock
 from npubox.core.caller import Caller
@@ -22,6 +22,10 @@ from npubox.core.nodes import NodeInfo
 JobWatcher = Callable[[int, int, int, Any], None]
 """(client id, the client's job number, errno or 0, the control channel's report or None) of a job that is
 over; on any thread, perhaps under the device's lock, so it must not block."""
+
+MessageWatcher = Callable[[str, bool, str, Any], None]
+"""(node, sent to the firmware or received, the message's name, its payload) of a mailbox; on any thread,
+perhaps under the device's lock, so it must not block."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,13 @@ class Part(Protocol):
 
     def close(self) -> None:
         """Power down: jobs in progress are abandoned, open files answer ENODEV."""
+
+
+@runtime_checkable
+class HasMailbox(Protocol):
+    """A `Part` whose driver and device exchange messages."""
+
+    def watch_messages(self, watcher: MessageWatcher) -> None: ...
 
 
 class PartPreset(Protocol):

@@ -12,7 +12,7 @@ from npubox.core.nodes import NodeInfo
 from npubox.devices.ethosu_subsystem.faults import SubsystemInjection
 from npubox.drivers.misc.ethosu.drv import DeviceFile, EthosuDevice, probe
 from npubox.machines.device_link import DeviceLink
-from npubox.machines.part import Board, JobWatcher, Spawn
+from npubox.machines.part import Board, JobWatcher, MessageWatcher, Spawn
 from npubox.machines.policy import subsystem_policy
 from npubox.machines.subsystem import SubsystemPreset
 from npubox.machines.subsystem_control import SubsystemControl
@@ -39,6 +39,13 @@ class _Driven:
 
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> DeviceFile:
         return self.device.open(flags, caller)
+
+    def watch_messages(self, watcher: MessageWatcher) -> None:
+        """Have `watcher` called with each message between driver and firmware."""
+        node = self.preset.node
+        self.device.firmware.watch_messages(
+            lambda sent, kind, payload: watcher(node, sent, kind.name, payload)
+        )
 
     def _probe(self, port: Port) -> None:
         self._queues = Queues(self.preset, port)

@@ -15,7 +15,7 @@ from npubox.core.caller import Caller
 from npubox.core.file import OpenFile
 from npubox.core.nodes import NodeInfo
 from npubox.errors import DeviceError
-from npubox.machines.part import JobWatcher
+from npubox.machines.part import JobWatcher, MessageWatcher
 from npubox.machines.preset import PresetInfo
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class PresetMachine:
         self._thread: threading.Thread | None = None
         self.ready = False
         self.job_watcher: JobWatcher | None = None
+        self.message_watcher: MessageWatcher | None = None
 
     @property
     def processes(self) -> frozenset[int]:
@@ -71,6 +72,8 @@ class PresetMachine:
                 print("npubox: compiling the NPU's kernels, once; this takes a minute", file=sys.stderr)
             parts = Parts(self._preset, split=True)
             parts.watch_jobs(self._job_over)
+            if self.message_watcher is not None:
+                parts.watch_messages(self.message_watcher)
             self._parts = parts
         except (OSError, DeviceError) as error:
             _log.error("%s did not power up: %s", self._preset.name, error)

@@ -7,7 +7,7 @@ import ctypes
 from enum import IntEnum, IntFlag
 from typing import Any
 
-from npubox.tools import neuron_fields
+from npubox.tools import ethosu_linux_fields, neuron_fields
 from npubox.tools.pointers import Pointer
 from npubox.uapi import drm, ethosu_accel
 from npubox.uapi.ioctl import Ioctl
@@ -18,6 +18,7 @@ ENUMS: dict[tuple[type[ctypes.Structure], str], type[IntEnum] | type[IntFlag]] =
     (drm.GetCap, "capability"): drm.Cap,
     (ethosu_accel.DevQuery, "type"): ethosu_accel.Query,
     (ethosu_accel.BoCreate, "flags"): ethosu_accel.BoFlag,
+    **ethosu_linux_fields.ENUMS,
     **neuron_fields.ENUMS,
 }
 

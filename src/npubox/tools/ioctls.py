@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from npubox.tools import ethosu_linux_fields
+from npubox.tools.ethosu_linux_fields import COUNTED
 from npubox.tools.ioctl_fields import DECLARATIONS, ENUMS, POINTERS
 from npubox.tools.pointers import Pointer
 from npubox.uapi import neuron
@@ -18,7 +20,9 @@ MOST_ELEMENTS = 16
 Read = Callable[[int, int], bytes]  # (address, size): OSError where it cannot
 
 _BY_NR = {ioc_nr(declaration.number): declaration for declaration in DECLARATIONS}
-_NEURON = {declaration.number: declaration for declaration in neuron.IOCTLS}
+_BY_NUMBER: dict[int, Ioctl[Any]] = {
+    declaration.number: declaration for declaration in (*neuron.IOCTLS, *ethosu_linux_fields.DECLARATIONS)
+}
 _NAMES = {
     ioc_nr(number): f"DRM_IOCTL_{name}"
     for name, number in [
@@ -31,9 +35,9 @@ _NAMES = {
 
 def declaration_of(request: int) -> Ioctl[Any] | None:
     """The declaration behind a request, by its nr as the DRM core does; None for an undeclared one."""
-    if ioc_type(request) == neuron.NEURON:
-        return _NEURON.get(request & NUMBER_MASK)
-    return _BY_NR.get(ioc_nr(request)) if ioc_type(request) == "d" else None
+    if ioc_type(request) == "d":
+        return _BY_NR.get(ioc_nr(request))
+    return _BY_NUMBER.get(request & NUMBER_MASK)
 
 
 def name_of(request: int) -> str:
@@ -67,17 +71,26 @@ def decode(request: int, address: int, read: Read, *, ending: bool) -> dict[str,
     return _fields(declaration.struct.from_buffer_copy(whole), read, ending)
 
 
+def message_fields(message: ctypes.Structure) -> dict[str, Any]:
+    """The fields of a message that was copied out of a queue."""
+    return _fields(message, _no_pointers, ending=False)
+
+
+def _no_pointers(address: int, size: int) -> bytes:
+    raise OSError(f"a message has no pointer, such as {address:#x}")
+
+
 def _fields(struct: ctypes.Structure, read: Read, ending: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {}
     for field in struct._fields_:
         name = field[0]
         value = getattr(struct, name)
         pointer = POINTERS.get((type(struct), name))
-        if isinstance(value, ctypes.Array):
-            shown[name] = [
-                _fields(element, read, ending) if isinstance(element, ctypes.Structure) else element
-                for element in value[:MOST_ELEMENTS]
-            ]
+        if isinstance(value, bytes):
+            shown[name] = value.decode("utf-8", "replace")
+        elif isinstance(value, ctypes.Array):
+            most = getattr(struct, COUNTED.get(name, ""), MOST_ELEMENTS)
+            shown[name] = _elements(value[: min(most, MOST_ELEMENTS)], read, ending)
         elif isinstance(value, ctypes.Structure):
             shown[name] = _fields(value, read, ending)
         elif pointer is not None and value and (ending or not pointer.written):
@@ -87,6 +100,16 @@ def _fields(struct: ctypes.Structure, read: Read, ending: bool) -> dict[str, Any
             shown[name] = f"{value:#x}" if value else None
         else:
             shown[name] = _named(type(struct), name, value)
+    return shown
+
+
+def _elements(values: Iterable[Any], read: Read, ending: bool) -> list[Any]:
+    shown: list[Any] = []
+    for value in values:
+        if isinstance(value, ctypes.Structure):
+            shown.append(_fields(value, read, ending))
+        else:
+            shown.append(_elements(value, read, ending) if isinstance(value, ctypes.Array) else value)
     return shown
 
 

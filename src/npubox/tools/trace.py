@@ -106,6 +106,14 @@ class Tracer:
                 fields["fault"] = report["fault"]
         self.write(Event(self.now(), 0, "job", {"client": client_id, "job": sequence}, fields))
 
+    def message(self, node: str, sent: bool, name: str, fields: dict[str, Any]) -> None:
+        """A message of a mailbox, between driver and firmware."""
+        way = "to the firmware" if sent else "from the firmware"
+        self.write(Event(self.now(), 0, "message", {"node": node, "way": way, "message": name}, fields))
+
+    def note(self, text: str) -> None:
+        self.write(Event(self.now(), 0, "note", {"text": text}))
+
     def write(self, event: Event) -> None:
         self._output.write((event.to_json() if self._as_json else event.to_text()) + "\n")
         self._output.flush()

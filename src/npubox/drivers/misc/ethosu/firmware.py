@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from npubox.bus.port import PlatformDevice
 from npubox.core.lock import DeviceLock
 from npubox.drivers.misc.ethosu.deadline import Deadline
-from npubox.drivers.misc.ethosu.mailbox import Mailbox, QueueHeader
+from npubox.drivers.misc.ethosu.mailbox import Mailbox, MessageObserver, QueueHeader
 from npubox.drivers.misc.ethosu.requests import AnyRequest
 from npubox.hw.ethosu import core_interface as core
 from npubox.hw.ethosu.mailbox import MailboxReg, ResetLine
@@ -92,6 +92,9 @@ class Firmware:
     def push_mappings(self) -> None:
         """See `Mailbox.push_mappings`."""
         self._mailbox.push_mappings()
+
+    def watch_messages(self, observer: MessageObserver | None) -> None:
+        self._mailbox.observer = observer
 
     def ping(self) -> None:
         self._tell(core.MessageType.PING)

@@ -23,6 +23,9 @@ LONGEST_PAYLOAD = max(ctypes.sizeof(payload) for payload in core.PAYLOADS.values
 
 QueueHeader = type[core.QueueHeader] | type[core.QueueHeaderShort]
 
+MessageObserver = Callable[[bool, core.MessageType, ctypes.LittleEndianStructure], None]
+"""(sent or received, type, payload) of each message that is none of the bad. It must not block."""
+
 
 class BadMessage(Exception):  # noqa: N818 - it is the message that is bad
     """What lies in a ring is no message."""
@@ -84,6 +87,7 @@ class Mailbox:
         missing = {"in_queue", "out_queue"} - set(platform.memory)
         if missing:
             raise OSError(errno.EINVAL, f"{platform.name}: the device tree's reg lists no {min(missing)}")
+        self.observer: MessageObserver | None = None
         self._port = platform.port
         self._in = Ring(platform.memory["in_queue"], header)
         self._out = Ring(platform.memory["out_queue"], header)
@@ -116,6 +120,8 @@ class Mailbox:
         """Put a message into in_queue and ring; OSError EINVAL where there is no room."""
         head = core.Message(core.MAGIC, kind, ctypes.sizeof(payload))
         self._in.put(bytes(head) + bytes(payload))
+        if self.observer is not None:
+            self.observer(True, kind, payload)
         self._port.write32(MailboxReg.TX_SET, Doorbell.RING)
 
     def receive(self) -> Iterator[tuple[core.MessageType, ctypes.LittleEndianStructure]]:
@@ -127,6 +133,8 @@ class Mailbox:
                 _log.warning("a message of the subsystem is bad, what is queued is dropped: %s", bad)
                 self._out.skip()
             else:
+                if self.observer is not None:
+                    self.observer(False, kind, payload)
                 yield kind, payload
 
     def close(self) -> None:
