@@ -94,7 +94,9 @@ class NeuronDriver:
             self.released(pid)
 
     def close(self) -> None:
-        """Power down: calls that wait fail with ENODEV, and so do all later ones."""
+        """Power down: calls that wait fail with ENODEV, and so do all later ones. May be called twice."""
+        if self.unplugged:
+            return
         self.unplugged = True
         self._watch.close()
         for device in self.devices:

@@ -33,7 +33,7 @@ class ProcessWatch:
             try:
                 fd = os.pidfd_open(pid)
             except OSError as error:
-                _log.warning("process %d is not watched: %s", pid, error.strerror)
+                _log.info("process %d is not watched: %s", pid, error.strerror)
                 return
             self._processes[fd] = pid
             self._poll.register(fd, select.EPOLLIN)
