@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from npubox.bus.virtual import InterruptLine, RegisterDevice
@@ -43,10 +43,12 @@ class Counters:
 
 
 class NpuDriver:
-    """Serves one thread, but for `abandon`."""
+    """Serves one thread, but for `abandon`. While that waits for the NPU it is lent to it by `lend`, see
+    `npubox.bus.port.Port.lend`."""
 
-    def __init__(self, npu: RegisterDevice, line: InterruptLine) -> None:
+    def __init__(self, npu: RegisterDevice, line: InterruptLine, lend: Callable[[int | None], bool]) -> None:
         self._npu = npu
+        self._lend = lend
         self._interrupted = threading.Event()
         self._abandoned = False
         line.connect(0, self._interrupted.set)
@@ -113,10 +115,11 @@ class NpuDriver:
         self._interrupted.clear()
         self._npu.write32(Reg.CMD, Cmd.RUN)
         self._await_end()
-        return self._counters(enabled)
+        return self._counters(enabled, cycles)
 
     def _await_end(self) -> None:
         while not self._abandoned:
+            self._lend(None)
             self._interrupted.wait()
             self._interrupted.clear()
             if self._abandoned:
@@ -133,6 +136,9 @@ class NpuDriver:
     def _program_pmu(self, events: Sequence[int], cycles: bool) -> tuple[int, ...]:
         """Set the counters up from zero; the events that it has counters for, others are 0."""
         npu = self._npu
+        if not cycles and not any(events):
+            npu.write32(Reg.PMCR, 0)
+            return (NO_EVENT,) * len(events)
         counters = npu.read32(Reg.PMCR) >> PMCR_NUM_EVENT_CNT_SHIFT & 0x1F
         enabled = tuple(event if event < len(EVENT_CODES) else NO_EVENT for event in events[:counters])
         mask = PMU_CYCLE_BIT if cycles else 0
@@ -145,13 +151,15 @@ class NpuDriver:
         npu.write32(Reg.PMCNTENSET, mask)
         return enabled + (NO_EVENT,) * (len(events) - len(enabled))
 
-    def _counters(self, events: tuple[int, ...]) -> Counters:
+    def _counters(self, events: tuple[int, ...], cycles: bool) -> Counters:
+        if not cycles and not any(events):
+            return Counters(events, (0,) * len(events), 0)
         counts = tuple(
             self._npu.read32(Reg.PMEVCNTR0 + 4 * number) if event != NO_EVENT else 0
             for number, event in enumerate(events)
         )
-        cycles = self._npu.read32(Reg.PMCCNTR) | self._npu.read32(Reg.PMCCNTR_HI) << 32
-        return Counters(events, counts, cycles)
+        count = self._npu.read32(Reg.PMCCNTR) | self._npu.read32(Reg.PMCCNTR_HI) << 32
+        return Counters(events, counts, count if cycles else 0)
 
     def _write64(self, register: int, value: int) -> None:
         self._npu.write32(register, value & 0xFFFF_FFFF)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from npubox.devices.ethosu_npu.parameters import same_bytes
 from npubox.devices.ethosu_subsystem.configuration import Range
 from npubox.devices.ethosu_subsystem.faults import Failure
 from npubox.errors import ModelError
@@ -48,7 +49,7 @@ class Program:
 
     def holds(self, content: npt.NDArray[np.uint8]) -> bool:
         """Whether these are the very bytes that it was made of."""
-        return self.content.size == content.size and bool(np.array_equal(self.content, content))
+        return same_bytes(self.content, content)
 
     def file_offset(self, tensor: Tensor) -> int:
         """Where in the file a constant lies."""

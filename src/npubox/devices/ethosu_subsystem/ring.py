@@ -58,8 +58,9 @@ class InQueue(Ring):
         """The next `count` bytes, None where there are fewer."""
         if count > self.available:
             return None
-        at = self._header.read
-        data = np.take(self._data, range(at, at + count), mode="wrap").tobytes()
+        at = int(self._header.read)
+        data = self._data[at : at + count].tobytes()
+        data += self._data[: count - len(data)].tobytes()
         self._header.read = (at + count) % self.size
         return data
 
@@ -84,8 +85,11 @@ class OutQueue(Ring):
         data = bytes(Message(magic, type_, len(payload))) + payload
         if self.damaged or len(data) > self.size - self.available - 1:
             return False
-        at = self._header.write
-        np.put(self._data, range(at, at + len(data)), np.frombuffer(data, np.uint8), mode="wrap")
+        at = int(self._header.write)
+        content = np.frombuffer(data, np.uint8)
+        straight = min(len(data), self.size - at)
+        self._data[at : at + straight] = content[:straight]
+        self._data[: len(data) - straight] = content[straight:]
         self._header.write = (at + len(data)) % self.size
         return True
 

@@ -26,6 +26,7 @@ from npubox.hw.ethosu.mailbox import Doorbell, MailboxReg, ResetLine
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 5_000_000  # ns of host time that an NPU waits for the firmware's thread to carry its run
 NPU_FAULTS = {
     SubsystemInjection.NPU_HANG: Injection.HANG,
     SubsystemInjection.NPU_BUS_ERROR: Injection.BUS_ERROR,
@@ -101,6 +102,7 @@ class VirtualSubsystem:
                 lines[number],
                 configuration.frequency,
                 self._runs[number],
+                PATIENCE,
                 assisted=configuration.npus == 1,  # else the others need the host's CPUs
             )
             for number in range(configuration.npus)
@@ -109,7 +111,7 @@ class VirtualSubsystem:
             configuration=configuration,
             memory=Memory(dma),
             clock=clock,
-            drivers=[NpuDriver(npu, lines[number]) for number, npu in enumerate(self._npus)],
+            drivers=[NpuDriver(npu, lines[number], npu.lend) for number, npu in enumerate(self._npus)],
             schedule=schedule,
             networks=self._plug_networks(),
             injections=self._injections,
