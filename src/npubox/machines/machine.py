@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from npubox.bus.virtual import VirtualClock
+from npubox.core import uevent
 from npubox.core.caller import Caller
 from npubox.core.file import OpenFile
 from npubox.core.node import Node, own_caller
 from npubox.core.nodes import NodeInfo
+from npubox.core.uevent import Uevent
 from npubox.errors import DeviceError
 from npubox.machines.npu import NpuPreset
 from npubox.machines.part import Board, HasMailbox, JobWatcher, MessageWatcher, Part, spawn_device
@@ -102,6 +104,7 @@ class Machine:
         )
         self._parts = Parts(preset, split=False)
         self.nodes = tuple(self._parts.nodes)
+        self._watchers: list[Callable[[Uevent], None]] = []
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -126,6 +129,12 @@ class Machine:
             if any(node.path == path for node in part.nodes):
                 return part
         raise DeviceError(f"machine {self.info.name} has no node {path}")
+
+    def watch_uevents(self, watcher: Callable[[Uevent], None]) -> None:
+        """Have `watcher` called with the events of devices that come and go, as `uevent.subscribe` says,
+        until the machine is closed: part of the control channel."""
+        uevent.subscribe(watcher)
+        self._watchers.append(watcher)
 
     # What a machine with one NPU is used by
 
@@ -163,6 +172,8 @@ class Machine:
     def close(self) -> None:
         """Power down. Open nodes answer ENODEV from then on; a job in progress is abandoned."""
         self._parts.close()
+        while self._watchers:
+            uevent.unsubscribe(self._watchers.pop())
 
     def __enter__(self) -> Machine:
         return self

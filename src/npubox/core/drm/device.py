@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 
+from npubox.core import uevent
 from npubox.core.caller import Caller
 from npubox.core.drm.driver import DrmDriver, check_features
 from npubox.core.drm.file import DrmFile
@@ -103,12 +104,14 @@ class DrmDevice:
     def register(self) -> None:
         """From here on the node can be opened."""
         self.registered = True
+        self._uevent("add")
 
     def unregister(self) -> None:
         """Take the node away. Open files live on; with the last of them the device is released."""
         with self.lock:
             if self.registered:
                 self.registered = False
+                self._uevent("remove")
                 self.put()
 
     def unplug(self) -> None:
@@ -149,6 +152,17 @@ class DrmDevice:
             self.get()
             self.files.insert(0, file)
         return file
+
+    def _uevent(self, action: str) -> None:
+        properties = {
+            "DEVPATH": f"/devices/platform/{self.parent}/accel/{self.name}",
+            "SUBSYSTEM": "accel",
+            "MAJOR": str(ACCEL_MAJOR),
+            "MINOR": str(self.minor),
+            "DEVNAME": f"accel/{self.name}",
+            "DEVTYPE": "accel_minor",
+        }
+        uevent.send(action, self.name, properties)
 
     def get(self) -> None:
         """Under the lock: a file or an object needs the device."""

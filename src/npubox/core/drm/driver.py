@@ -108,6 +108,11 @@ class DrmDriver:
         """An object for a dma-buf of another device; here OSError EINVAL, as without the kernel's hook."""
         raise OSError(errno.EINVAL, f"driver {self.name} takes no buffers of other devices")
 
+    def show_fdinfo(self, file: DrmFile) -> list[tuple[str, str]]:
+        """Where `shows_fdinfo`: the driver's lines on a file, as (key, value), made of what
+        `npubox.core.drm.fdinfo` has. Under the lock."""
+        return []
+
     def unplug(self) -> None:
         """The device was pulled out: end all work with ENODEV. Under the lock."""
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The per-open object of a DRM node, and what its fdinfo says.
+"""The per-open object of a DRM node.
 
 It lives until the open file description and every mapping made through it are gone, as the kernel's
-does. Source: the project's facts (accel-core.md §1.6, §1.8).
+does. Source: the project's facts (accel-core.md §1.6).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from npubox.core.caller import Caller
 from npubox.core.drm.gem import GemObject, delete_handle
 from npubox.core.drm.prime_table import PrimeTable
-from npubox.core.drm.reservation import Usage
 from npubox.core.drm.syncobj import Syncobj
 from npubox.core.idr import Idr
 
@@ -57,29 +56,3 @@ class DrmFile:
             delete_handle(self, handle)
         self.device.driver.postclose(self)
         self.device.put()
-
-    def fdinfo(self) -> str:
-        """The driver's lines of /proc/PID/fdinfo/FD, empty where the driver has none or is unplugged."""
-        driver = self.device.driver
-        if not driver.shows_fdinfo or self.device.unplugged:
-            return ""
-        lines = [("drm-driver", driver.name), ("drm-client-id", str(self.client_id))]
-        if self.name is not None:
-            lines.append(("drm-client-name", self.name))
-        objects = self.handles.values()
-        shared = [item for item in objects if item.handle_count > 1 or item.dma_buf is not None]
-        active = [item for item in objects if item.reservation.fences(Usage.READ)]
-        lines.append(("drm-total-memory", _bytes(objects)))
-        lines.append(("drm-shared-memory", _bytes(shared)))
-        if active:
-            lines.append(("drm-active-memory", _bytes(active)))
-        return "".join(f"{key}:\t{value}\n" for key, value in lines)
-
-
-def _bytes(objects: list[GemObject]) -> str:
-    value = sum(item.size for item in objects)
-    for unit in ("", " KiB"):
-        if value == 0 or value % 1024:
-            return f"{value}{unit}"
-        value //= 1024
-    return f"{value} MiB"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
+from enum import IntFlag
 from typing import TYPE_CHECKING
 
 from npubox.core.drm.reservation import Reservation
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from npubox.core.dma_buf import DmaBuf
     from npubox.core.drm.device import DrmDevice
     from npubox.core.drm.file import DrmFile
+
+
+class Status(IntFlag):
+    """What a driver knows of an object's memory."""
+
+    RESIDENT = 1
+    PURGEABLE = 2
 
 
 class GemObject:
@@ -52,6 +60,11 @@ class GemObject:
         self.mappable = True
         self.users: Counter[DrmFile] = Counter()
         device.add_object(self)
+
+    @property
+    def status(self) -> Status | None:
+        """For fdinfo; None where the driver does not say."""
+        return None
 
     def get(self) -> None:
         assert self.refcount > 0, "a reference to a freed buffer object"

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 
 from npubox.core.caller import Caller
+from npubox.core.drm import fdinfo
 from npubox.core.drm.device import DrmDevice
 from npubox.core.drm.fence import Fence, new_context
 from npubox.core.drm.gem import GemObject
@@ -66,7 +67,7 @@ class DrmOpenFile(OpenFile):
 
     def fdinfo(self) -> str:
         with self.device.lock:
-            return self.drm.fdinfo()
+            return fdinfo.show(self.drm)
 
     def release(self) -> None:
         with self.device.lock:

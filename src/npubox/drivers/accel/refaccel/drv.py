@@ -10,6 +10,7 @@ from __future__ import annotations
 from npubox.core.dma_buf import DmaBuf
 from npubox.core.drm.device import DrmDevice, Minors, accel_minors
 from npubox.core.drm.driver import DrmDriver, Feature, ioctl
+from npubox.core.drm.fdinfo import memory_stats
 from npubox.core.drm.file import DrmFile
 from npubox.core.drm.gem import GemObject, create_handle
 from npubox.core.usermem import UserMemory
@@ -25,6 +26,9 @@ class RefAccel(DrmDriver):
 
     def import_buffer(self, buffer: DmaBuf) -> GemObject:
         return GemObject(self.device, buffer.size, buffer)
+
+    def show_fdinfo(self, file: DrmFile) -> list[tuple[str, str]]:
+        return memory_stats(file)
 
     @ioctl(uapi.CREATE_BO)
     def create_bo(self, file: DrmFile, args: uapi.CreateBo, memory: UserMemory) -> None:
