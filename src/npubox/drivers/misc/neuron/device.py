@@ -61,7 +61,7 @@ class NeuronDevice:
         self.locks = [CoreLock() for _ in range(MOST_CORES)]
         self.cores = [Core() for _ in range(CORES)]
         self.resets: dict[int, Work] = {}
-        self.worker = Worker(self.name, self.lock, port.clock)
+        self.worker = Worker(self.name, self.lock, port)
         self._resetter = reset.Resetter(port, self.fwio, index)
         self._reset_turns = Turns()
         self._settled = threading.Event()

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
-from npubox.bus.port import Clock
+from npubox.bus.port import Clock, PciDevice
 from npubox.core.lock import DeviceLock
 
 T = TypeVar("T")
@@ -145,10 +145,10 @@ class Work(Once):
 class Worker:
     """Goes on with the operations of one device. Its thread starts with the first that has to wait."""
 
-    def __init__(self, name: str, lock: DeviceLock, clock: Clock) -> None:
+    def __init__(self, name: str, lock: DeviceLock, port: PciDevice) -> None:
         self._name = name
         self._lock = lock
-        self._clock = clock
+        self._port = port
         self._works: list[Work] = []
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -160,7 +160,8 @@ class Worker:
         for _ in range(INLINE_LOOKS):
             if work.step() is None:
                 return work
-            time.sleep(0)  # lets the device's thread run
+            if not self._port.lend():
+                time.sleep(0)  # lets the device's thread run
         self._works.append(work)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"{self._name}-worker", daemon=True)
@@ -183,8 +184,8 @@ class Worker:
         while not self._closed:
             self._wake.wait()
             pause = self._round()
-            if pause is not None:
-                self._clock.sleep(pause)
+            if pause is not None and not self._port.lend():
+                self._port.clock.sleep(pause)
 
     def _round(self) -> int | None:
         with self._lock:
