@@ -143,22 +143,33 @@ int main(int argc, char **argv) {
     struct gem_close childs = {.handle = next.handle};
     say("the child's handle", ioctl(fd, GEM_CLOSE, &childs));
 
+    char byte;
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    say("read", read(fd, &byte, 1));
+    say("write", write(fd, "x", 1));
+    say("lseek", lseek(fd, 100, SEEK_SET));
+    say("pread", pread(fd, &byte, 1, 1ll << 32));
+    say("pwrite", pwrite(fd, "x", 1, 1ll << 32));
+    printf("F_GETFL: %#o\n", fcntl(fd, F_GETFL));
+    int copies[] = {dup(fd), fcntl(fd, F_DUPFD, 3), fcntl(fd, F_DUPFD_CLOEXEC, 700)};
+    for (int i = 0; i < 3; i++) {
+        int kind = fstat(copies[i], &by_fd) ? -1 : is_node(&by_fd);
+        printf("copy: %d, cloexec %d\n", kind, fcntl(copies[i], F_GETFD));
+    }
+    printf("in order: %d\n", copies[2] >= 700);
+
     if (full) {
-        char byte;
         struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT};
         say("poll", poll(&p, 1, 10));
-        fcntl(fd, F_SETFL, O_NONBLOCK);
-        say("read", read(fd, &byte, 1));
-        say("write", write(fd, "x", 1));
-        say("lseek", lseek(fd, 100, SEEK_SET));
-        say("pread", pread(fd, &byte, 1, 1ll << 32));
-        say("pwrite", pwrite(fd, "x", 1, 1ll << 32));
         snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
         char text[64] = "";
         say("readlink", readlink(self, text, sizeof text - 1));
         printf("link: %s\n", text);
-        printf("F_GETFL: %#o\n", fcntl(fd, F_GETFL));
         say("O_RDONLY|O_CLOEXEC", ioctl(open(NODE, O_RDONLY | O_CLOEXEC), GET_CAP, cap));
+        int low = dup2(fd, 30);
+        fstat(low, &by_fd);
+        printf("dup2: %d\n", is_node(&by_fd));
+        say("pwrite at a low number", pwrite(low, "x", 1, 1ll << 32));
     }
     return 0;
 }

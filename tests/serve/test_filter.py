@@ -68,13 +68,35 @@ def notified(profile: Profile, arch: Arch, name: str, *args: int) -> bool:
         ("mmap", (0, 4096, 3, 0x03, 3, 0), True),
         ("mmap", (0, 4096, 1, 0x02, 3, 4096), False),
         ("mmap", (0, 4096, 1, 0x02, 3, 1 << 32), True),
-        ("fstat", (3, 1), True),
+        ("fstat", (3, 1), False),
+        ("fstat", (511, 1), False),
+        ("fstat", (512, 1), True),
+        ("fstat", (1023, 1), True),
+        ("fstat", (1024, 1), False),
+        ("fstat", (-1 & (1 << 64) - 1, 1), False),
         ("newfstatat", (3, 1, 1, 0), False),
-        ("newfstatat", (3, 1, 1, 0x1000), True),
-        ("statx", (3, 1, 0x1000), True),
+        ("newfstatat", (1023, 1, 1, 0), False),
+        ("newfstatat", (3, 1, 1, 0x1000), False),
+        ("newfstatat", (1023, 1, 1, 0x1000), True),
+        ("newfstatat", (-100 & (1 << 64) - 1, 1, 1, 0x1000), False),
+        ("statx", (3, 1, 0x1000), False),
+        ("statx", (1023, 1, 0x1000), True),
         ("ftruncate", (3, 0), True),
         ("readlinkat", (3, 0), False),
         ("read", (3, 0), False),
+        ("read", (1023, 0), True),
+        ("pwrite64", (3, 0), False),
+        ("pwrite64", (1023, 0), True),
+        ("lseek", (1023, 0), True),
+        ("dup", (3,), False),
+        ("dup", (1023,), True),
+        ("fcntl", (3, 0), False),
+        ("fcntl", (1023, 0), True),
+        ("fcntl", (1023, 1), False),
+        ("fcntl", (1023, 3), True),
+        ("fcntl", (1023, 1030), True),
+        ("epoll_ctl", (1023, 1, 3), False),
+        ("epoll_ctl", (3, 1, 1023), True),
         ("ppoll", (1, 1), False),
     ],
 )
@@ -90,7 +112,7 @@ def test_other_profiles(arch: Arch) -> None:
     assert notified(Profile((ord("d"),), path_stat=True), arch, "newfstatat", 0, 1, 1, 0)
     assert notified(Profile((ord("d"),), poll=True), arch, "ppoll", 1, 8)
     assert not notified(Profile((ord("d"),), poll=True), arch, "ppoll", 1, 9)
-    for name in ("read", "write", "lseek", "readlinkat", "pread64"):
+    for name in ("read", "write", "lseek", "readlinkat", "pread64", "fstat"):
         assert notified(Profile((ord("d"),), files=True), arch, name, 3, 1)
     assert notified(Profile((ord("d"),), files=True), arch, "fcntl", 3, 3)
     assert not notified(Profile((ord("d"),), files=True), arch, "fcntl", 3, 4)

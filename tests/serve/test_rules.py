@@ -81,19 +81,32 @@ mapping: still here
 after close: EBADF
 child: 17
 the child's handle: 0
-"""
-FULL = """
-poll: 0
 read: EAGAIN
 write: EINVAL
 lseek: 0
 pread: EAGAIN
 pwrite: EINVAL
+F_GETFL: 0104002
+copy: 1, cloexec 0
+copy: 1, cloexec 0
+copy: 1, cloexec 1
+in order: 1
+"""
+FULL = """
+poll: 0
 readlink: 17
 link: /dev/accel/accel0
-F_GETFL: 0104002
 O_RDONLY|O_CLOEXEC: 0
+dup2: 1
+pwrite at a low number: EINVAL
 """
+# By default the filter knows served files by their numbers.
+NUMBERS = {"open": 1023, "O_RDONLY": 1022, "O_WRONLY": 1021, "O_CREAT": 1020}
+
+
+def by_default() -> list[str]:
+    lines = [line.partition(": ") for line in EXPECTED.strip().split("\n")]
+    return [f"{name}: {NUMBERS.get(name, value)}" for name, _, value in lines]
 
 
 def run(report: Path, program: Path, *arguments: str, options: tuple[str, ...] = ()) -> str:
@@ -117,7 +130,7 @@ def run(report: Path, program: Path, *arguments: str, options: tuple[str, ...] =
 @TIERS
 def test_each_call(compiled: Compile, tmp_path: Path, tier: str) -> None:
     output = run(tmp_path / "report", compiled("rules"), options=(tier,))
-    assert output.split("\n") == [*EXPECTED.strip().split("\n"), ""]
+    assert output.split("\n") == [*by_default(), ""]
 
 
 @TIERS
@@ -127,7 +140,7 @@ def test_each_call_as_nobody(compiled: Compile, tier: str) -> None:
         os.chmod(directory, 0o777)
         program = shutil.copy(compiled("rules"), directory)
         output = run(Path(directory) / "report", Path(program), options=(tier, "--user"))
-    assert output.split("\n") == [*EXPECTED.strip().split("\n"), ""]
+    assert output.split("\n") == [*by_default(), ""]
 
 
 @TIERS

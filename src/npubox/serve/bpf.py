@@ -28,7 +28,10 @@ O_WRONLY, O_RDWR, O_CREAT, O_NONBLOCK = 0o1, 0o2, 0o100, 0o4000
 AT_EMPTY_PATH = 0x1000
 MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20
 FIONREAD, TERMINAL = 0x541B, ord("T")
-F_GETFL = 3
+F_DUPFD, F_GETFL, F_DUPFD_CLOEXEC = 0, 3, 1030
+LOWEST_NUMBER, HIGHEST_NUMBER = 512, 1023
+"""The descriptor numbers of served files, so that the filter can tell them from nearly all others; select(2)
+still takes them."""
 POLLED_FDS = 8
 READS = ("read", "readv", "pread64", "preadv", "preadv2")
 WRITES = ("write", "writev", "pwrite64", "pwritev", "pwritev2")
@@ -40,8 +43,9 @@ class Profile:
 
     `ioctl_types` are the type bytes of the served drivers. `paths` is for a launch without a mount
     namespace (every open, stat, access and readlink); `path_stat` for one that cannot make device nodes;
-    `all_opens` also catches read-only opens with other flags than O_NONBLOCK; `poll` and `files` make poll
-    and read, write, lseek, F_GETFL, readlink and every ioctl on a served file answer as a device's.
+    `all_opens` also catches read-only opens with other flags than O_NONBLOCK; `poll` poll(2) of few files;
+    `files` every ioctl and what else is done to files of any number, not only of those that served files are
+    given, and readlink.
     """
 
     ioctl_types: tuple[int, ...]
@@ -78,14 +82,12 @@ class Rule:
 
 def rules(profile: Profile, arch: Arch) -> Iterator[Rule]:
     """The decision lists of a profile."""
-    yield Rule(
+    yield _on_files(
         "ioctl",
-        (
-            Step(1, ALL_BITS, FIONREAD, NOTIFY),
-            Step(1, 0xFF00, TERMINAL << 8, ALLOW),
-            *(Step(1, 0xFF00, type_ << 8, NOTIFY) for type_ in profile.ioctl_types),
-        ),
-        NOTIFY if profile.files else ALLOW,
+        profile,
+        Step(1, ALL_BITS, FIONREAD, NOTIFY),
+        Step(1, 0xFF00, TERMINAL << 8, ALLOW),
+        *(Step(1, 0xFF00, type_ << 8, NOTIFY) for type_ in profile.ioctl_types),
     )
     for name, flags in (("openat", 2), ("open", 1)):
         yield _open(name, flags, profile, arch)
@@ -98,13 +100,12 @@ def rules(profile: Profile, arch: Arch) -> Iterator[Rule]:
             Step(5, ALL_BITS, 0, ALLOW, high=True),
         ),
     )
-    yield Rule("fstat")
     yield Rule("ftruncate")
     yield Rule("fallocate")
     path_stat = profile.paths or profile.path_stat
     for name, flags in (("newfstatat", 3), ("statx", 2)):
-        empty = (Step(flags, AT_EMPTY_PATH, AT_EMPTY_PATH, NOTIFY),)
-        yield Rule(name) if path_stat else Rule(name, empty, ALLOW)
+        by_path = Step(flags, AT_EMPTY_PATH, 0, ALLOW)
+        yield Rule(name) if path_stat else _on_files(name, profile, by_path)
     if path_stat:
         yield from map(Rule, ("stat", "lstat"))
     if profile.paths:
@@ -114,10 +115,28 @@ def rules(profile: Profile, arch: Arch) -> Iterator[Rule]:
     if profile.poll:
         for name in ("poll", "ppoll"):
             yield Rule(name, (Step(1, ALL_BITS, POLLED_FDS, NOTIFY, at_most=True),), ALLOW)
-        yield Rule("epoll_ctl")
+    for name in ("fstat", *READS, *WRITES, "lseek"):
+        yield _on_files(name, profile)
+    yield _on_files("epoll_ctl", profile, argument=2)
+    get_flags = Step(1, ALL_BITS, F_GETFL, NOTIFY)
     if profile.files:
-        yield from map(Rule, (*READS, *WRITES, "lseek"))
-        yield Rule("fcntl", (Step(1, ALL_BITS, F_GETFL, NOTIFY),), ALLOW)
+        yield Rule("fcntl", (get_flags,), ALLOW)
+    else:
+        yield _on_files("dup", profile)
+        duplicates = (Step(1, ALL_BITS, command, NOTIFY) for command in (F_DUPFD, F_DUPFD_CLOEXEC))
+        yield Rule("fcntl", (_BELOW, get_flags, *duplicates), ALLOW)
+
+
+_BELOW = Step(0, ALL_BITS, LOWEST_NUMBER - 1, ALLOW, at_most=True)
+
+
+def _on_files(name: str, profile: Profile, *first: Step, argument: int = 0) -> Rule:
+    """A call on the descriptor `argument`: of those numbers that served files have, or of any."""
+    if profile.files:
+        return Rule(name, first)
+    below, ours = ((LOWEST_NUMBER - 1, ALLOW), (HIGHEST_NUMBER, NOTIFY))
+    window = (Step(argument, ALL_BITS, last, action, at_most=True) for last, action in (below, ours))
+    return Rule(name, (*first, *window), ALLOW)
 
 
 def _open(name: str, flags: int, profile: Profile, arch: Arch) -> Rule:

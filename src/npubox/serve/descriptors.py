@@ -7,17 +7,18 @@ import errno
 import os
 
 from npubox.core.file import OpenFile
-from npubox.serve import linux
 from npubox.serve.caller import CallerGone, Tasks
-from npubox.serve.listener import Call, Listener
+from npubox.serve.linux import fetch_descriptor
+from npubox.serve.listener import Call
+from npubox.serve.numbers import Numbers
 from npubox.serve.open_files import OpenFiles
 
 
 class CallDescriptors:
     """`Descriptors` of the program that made one call."""
 
-    def __init__(self, listener: Listener, call: Call, tasks: Tasks, files: OpenFiles) -> None:
-        self._listener = listener
+    def __init__(self, numbers: Numbers, call: Call, tasks: Tasks, files: OpenFiles) -> None:
+        self._numbers = numbers
         self._call = call
         self._tasks = tasks
         self._files = files
@@ -25,7 +26,7 @@ class CallDescriptors:
     def install(self, file: OpenFile, flags: int) -> int:
         name, fd = self._files.add(file, flags)
         try:
-            number = self._listener.add_fd(self._call.id, fd, bool(flags & os.O_CLOEXEC))
+            number = self._numbers.add(self._call, fd, bool(flags & os.O_CLOEXEC), answer=False)
             if number is None:
                 raise CallerGone
         except OSError:
@@ -47,12 +48,3 @@ class CallDescriptors:
 
     def duplicate(self, fd: int) -> int:
         return fetch_descriptor(self._tasks.get(self._call.tid).tgid, fd)
-
-
-def fetch_descriptor(tgid: int, fd: int) -> int:
-    """Our own copy of a process's descriptor, to be closed. OSError where the kernel does not let us."""
-    pidfd = os.pidfd_open(tgid)
-    try:
-        return linux.pidfd_getfd(pidfd, fd)
-    finally:
-        os.close(pidfd)

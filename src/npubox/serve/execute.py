@@ -20,6 +20,7 @@ from npubox.serve.handlers import NodeHandlers
 from npubox.serve.launch import Wish
 from npubox.serve.listener import Listener
 from npubox.serve.machine import ServedMachine
+from npubox.serve.numbers import Numbers
 from npubox.serve.paths import Namespaced, Rewritten
 from npubox.serve.supervisor import Observer, Supervisor
 from npubox.serve.sysfs import write_tree
@@ -116,7 +117,7 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
             arch,
             resolver,
             path_calls,
-            request.wish.files or request.wish.poll,
+            Numbers(listener, request.wish.files),
         )
         watch = request.watch
         supervisor.use(handlers, watch(Launched(listener, supervisor, handlers, machine)) if watch else None)

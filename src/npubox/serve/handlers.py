@@ -25,6 +25,7 @@ from npubox.serve.injection import Injector
 from npubox.serve.listener import Call, Listener
 from npubox.serve.machine import ServedMachine
 from npubox.serve.mapped import mapped_ranges
+from npubox.serve.numbers import CopyCalls, Numbers
 from npubox.serve.open_files import OpenFiles, Served
 from npubox.serve.path_calls import PathCalls, signed
 from npubox.serve.polling import PollCalls
@@ -49,7 +50,7 @@ class NodeHandlers:
         arch: Arch,
         resolver: paths.Resolver,
         path_calls: bool,
-        file_calls: bool,
+        numbers: Numbers,
     ) -> None:
         self._listener = listener
         self._supervisor = supervisor
@@ -60,10 +61,10 @@ class NodeHandlers:
         self._paths = PathCalls(listener, resolver, arch, names)
         self._resolver = resolver
         self._answers_paths = path_calls
-        self._files: FileCalls | None = None
-        if file_calls:
-            self._files = FileCalls(listener, arch, self._find)
+        self._numbers = numbers
         self._tasks = Tasks()
+        self._files = FileCalls(listener, arch, self._find)
+        self._copies = CopyCalls(listener, self._tasks, self._find)
         self._polls = PollCalls(listener, supervisor, arch, self._tasks, self._find)
         self._open_files = OpenFiles(
             supervisor.watch, lambda served: supervisor.note_released(served.path, served.file.client_id)
@@ -88,12 +89,11 @@ class NodeHandlers:
             "ftruncate": lambda call: self._refuse(call, errno.EINVAL),
             "fallocate": lambda call: self._refuse(call, errno.ENODEV),
         }
-        named |= self._polls.table()
+        named |= self._polls.table() | self._copies.table()
         if self._answers_paths:
             named |= self._paths.table()
-        if self._files is not None:
-            # Links of descriptors come first; for what they leave the paths' own answer is asked.
-            named |= _one_after_the_other(self._files.table(), named)
+        # Links of descriptors come first; for what they leave the paths' own answer is asked.
+        named |= _one_after_the_other(self._files.table(), named)
         numbers = ((self._arch.number(name), handler) for name, handler in named.items())
         return {number: handler for number, handler in numbers if number is not None}
 
@@ -147,7 +147,7 @@ class NodeHandlers:
             raise OSError(errno.EACCES, f"{file.name} is read-only")
         fd = os.open(file, flags | os.O_CLOEXEC)
         try:
-            self._listener.answer_with_fd(call.id, fd, bool(flags & os.O_CLOEXEC))
+            self._listener.add_fd(call.id, fd, bool(flags & os.O_CLOEXEC), answer=True)
         finally:
             os.close(fd)
         return ANSWERED
@@ -161,7 +161,7 @@ class NodeHandlers:
         try:
             os.write(file, text.encode())
             os.lseek(file, 0, os.SEEK_SET)
-            self._listener.answer_with_fd(call.id, file, bool(flags & os.O_CLOEXEC))
+            self._listener.add_fd(call.id, file, bool(flags & os.O_CLOEXEC), answer=True)
         finally:
             os.close(file)
         return ANSWERED
@@ -184,7 +184,7 @@ class NodeHandlers:
             raise
         # From here on the close event of our own or the program's descriptor releases the file.
         try:
-            number = self._listener.answer_with_fd(call.id, fd, bool(flags & os.O_CLOEXEC))
+            number = self._numbers.add(call, fd, bool(flags & os.O_CLOEXEC), answer=True)
         finally:
             os.close(fd)
         if number is not None:
@@ -215,7 +215,7 @@ class NodeHandlers:
             self._tasks.get(tid).tgid,
             lambda: has_sys_admin(tid),
             CallMemory(self._listener, call),
-            CallDescriptors(self._listener, call, self._tasks, self._open_files),
+            CallDescriptors(self._numbers, call, self._tasks, self._open_files),
         )
 
     def _ioctl(self, call: Call) -> Result:

@@ -53,7 +53,7 @@ class Injector:
         thread = _Stopped(call.tid, self._wait)
         # From here on the call has to be answered, as a thread that waits for its answer cannot be let go.
         try:
-            number = self._listener.add_fd(call.id, fd, True)
+            number = self._listener.add_fd(call.id, fd, True, answer=False)
         except OSError as error:
             ptrace.request(ptrace.INTERRUPT, call.tid)
             self._listener.fail(call.id, error.errno or errno.EMFILE)

@@ -103,6 +103,15 @@ def pidfd_getfd(pidfd: int, fd: int) -> int:
     return _check(_libc.syscall(c_long(PIDFD_GETFD), c_long(pidfd), c_long(fd), c_long(0)), "pidfd_getfd")
 
 
+def fetch_descriptor(tgid: int, fd: int) -> int:
+    """Our own copy of a process's descriptor, to be closed. OSError where the kernel does not let us."""
+    pidfd = os.pidfd_open(tgid)
+    try:
+        return pidfd_getfd(pidfd, fd)
+    finally:
+        os.close(pidfd)
+
+
 def signal_descriptor(signals: frozenset[int]) -> int:
     """signalfd(2) for signals that are blocked already; it yields struct signalfd_siginfo, 128 bytes."""
     mask = sum(1 << (number - 1) for number in signals).to_bytes(128, "little")

@@ -20,7 +20,7 @@ NOTIF_ADDFD = 0x4018_2103
 NOTIF_SET_FLAGS = 0x4008_2104
 SYNC_WAKE_UP = 1
 RESPONSE_CONTINUE = 1
-ADDFD_SEND = 2
+ADDFD_SETFD, ADDFD_SEND = 1, 2
 
 _CALL = struct.Struct("<QI4xiI8x6Q")
 _RESPONSE = struct.Struct("<QqiI")
@@ -79,28 +79,25 @@ class Listener:
         """Let the kernel carry the call out."""
         return self._respond(_RESPONSE.pack(id_, 0, 0, RESPONSE_CONTINUE))
 
-    def answer_with_fd(self, id_: int, fd: int, cloexec: bool) -> int | None:
-        """Return a new descriptor of the caller's for our `fd`: its number, None if the caller is gone.
-        OSError where it can have none (EMFILE)."""
-        return self._add(id_, ADDFD_SEND, fd, cloexec)
-
-    def add_fd(self, id_: int, fd: int, cloexec: bool) -> int | None:
-        """As `answer_with_fd`, but the call goes on."""
-        return self._add(id_, 0, fd, cloexec)
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-    def _add(self, id_: int, flags: int, fd: int, cloexec: bool) -> int | None:
+    def add_fd(
+        self, id_: int, fd: int, cloexec: bool, *, answer: bool, number: int | None = None
+    ) -> int | None:
+        """Give the caller a descriptor of its own for our `fd`, at `number` even if that is open, else at the
+        lowest free one. With `answer` the call returns it, else the call goes on. Its number, None if the
+        caller is gone; OSError where it can have none (EMFILE; EBADF for a `number` beyond its limit)."""
+        flags = (ADDFD_SEND if answer else 0) | (ADDFD_SETFD if number is not None else 0)
         # With a bytearray, ioctl gives what the call returned instead of the buffer.
-        argument = bytearray(_ADDFD.pack(id_, flags, fd, 0, os.O_CLOEXEC if cloexec else 0))
+        argument = bytearray(_ADDFD.pack(id_, flags, fd, number or 0, os.O_CLOEXEC if cloexec else 0))
         try:
-            number: int = fcntl.ioctl(self.fd, NOTIF_ADDFD, argument, True)
-            return number
+            added: int = fcntl.ioctl(self.fd, NOTIF_ADDFD, argument, True)
+            return added
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINPROGRESS):
                 return None
             raise
+
+    def close(self) -> None:
+        os.close(self.fd)
 
     def _respond(self, response: bytes) -> bool:
         return self._tell(NOTIF_SEND, response)

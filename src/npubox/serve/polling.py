@@ -20,7 +20,7 @@ from npubox.core.file import OpenFile, SignalStandIn
 from npubox.core.pending import Completion, FirstOf, Pending
 from npubox.serve.bpf import POLLED_FDS
 from npubox.serve.caller import CallMemory, Tasks
-from npubox.serve.descriptors import fetch_descriptor
+from npubox.serve.linux import fetch_descriptor
 from npubox.serve.listener import Call, Listener
 from npubox.serve.open_files import Served
 from npubox.serve.path_calls import signed

@@ -56,6 +56,7 @@ X86_64 = Arch(
             "readv": 19,
             "writev": 20,
             "access": 21,
+            "dup": 32,
             "fcntl": 72,
             "ftruncate": 77,
             "readlink": 89,
@@ -88,6 +89,7 @@ AARCH64 = Arch(
     numbers=MappingProxyType(
         {
             "epoll_ctl": 21,
+            "dup": 23,
             "fcntl": 25,
             "ioctl": 29,
             "ftruncate": 46,
