@@ -150,7 +150,7 @@ class JobQueue:
         self._credit_limit = credit_limit
         self._timeout = timeout
         self._observer = observer
-        self._entities: list[Entity] = []
+        self._waiting: dict[Entity, None] = {}  # the entities that have jobs, in order
         self._running: list[Job] = []
         self._order = itertools.count()
         self._recovering = False
@@ -166,12 +166,10 @@ class JobQueue:
 
     @property
     def idle(self) -> bool:
-        return not self._running and not any(entity.jobs for entity in self._entities)
+        return not self._running and not self._waiting
 
     def entity(self, client_id: int) -> Entity:
-        entity = Entity(self, client_id)
-        self._entities.append(entity)
-        return entity
+        return Entity(self, client_id)
 
     def arm(self, entity: Entity, job: Job) -> None:
         """Give a job its number and fences; it must be pushed next, and that cannot fail any more.
@@ -189,6 +187,7 @@ class JobQueue:
     def push(self, job: Job) -> None:
         """Queue an armed job."""
         job.entity.jobs.append(job)
+        self._waiting[job.entity] = None
         self._notify(job, "queued")
         self._pump()
 
@@ -208,9 +207,9 @@ class JobQueue:
         self._arm_timer()
         for job in self.running:
             self._finish(job, error)
-        for entity in self._entities:
+        for entity in list(self._waiting):
             while entity.jobs:
-                self._finish(entity.jobs.popleft(), error)
+                self._finish(self._take_first(entity), error)
 
     def join(self) -> None:
         """Return when no time-out handler runs any more. Without the lock."""
@@ -225,9 +224,7 @@ class JobQueue:
 
     def _next_job(self) -> Job | None:
         ready = [
-            entity.jobs[0]
-            for entity in self._entities
-            if entity.jobs and not entity.stopped and self._ready(entity.jobs[0])
+            entity.jobs[0] for entity in self._waiting if not entity.stopped and self._ready(entity.jobs[0])
         ]
         if not ready:
             return None
@@ -251,8 +248,7 @@ class JobQueue:
         self._lock.post(self._pump)
 
     def _start(self, job: Job) -> None:
-        job.entity.jobs.popleft()
-        job.entity.last = job
+        self._take_first(job.entity)
         self._running.append(job)
         self._notify(job, "started")
         job.scheduled.signal()
@@ -284,15 +280,18 @@ class JobQueue:
         self._backend.free_job(job)
 
     def _reap(self) -> None:
-        for entity in [entity for entity in self._entities if entity.stopped]:
+        for entity in [entity for entity in self._waiting if entity.stopped]:
             while entity.jobs and (entity.last is None or entity.last.finished.signalled):
                 job = entity.jobs[0]
                 if not self._ready(job):
                     break
-                entity.last = entity.jobs.popleft()
-                self._finish(job, errno.ESRCH)
-            if not entity.jobs:
-                self._entities.remove(entity)
+                self._finish(self._take_first(entity), errno.ESRCH)
+
+    def _take_first(self, entity: Entity) -> Job:
+        entity.last = job = entity.jobs.popleft()
+        if not entity.jobs:
+            del self._waiting[entity]
+        return job
 
     def _arm_timer(self) -> None:
         if self._timer is not None:
