@@ -21,9 +21,11 @@ MACHINE = ("-m", "imx93-linux")
 GENERATIONS = ("arm", "nxp", "nxp-arena", "staging")
 
 
-def write(directory: Path, content: bytes, vectors: list[Vector]) -> bytes:
+def write(
+    directory: Path, content: bytes, vectors: list[Vector], accelerator: str = "ethos-u65-256"
+) -> bytes:
     """The files of the C++ client; the outputs to expect."""
-    network = compiled_by_vela(content, "ethos-u65-256")
+    network = compiled_by_vela(content, accelerator)
     (directory / "network.tflite").write_bytes(network.content)
     (directory / "ifm").write_bytes(b"".join(array.tobytes() for v in vectors for array in v.inputs))
     return b"".join(array.tobytes() for v in vectors for array in v.outputs)
@@ -108,3 +110,17 @@ def test_trace_tells_calls_and_messages(compiled: Compile, tmp_path: Path) -> No
     assert (answer["fields"]["status"], answer["fields"]["ofm_size"]) == ("OK", [10])
     (job,) = [e for e in events if e["call"] == "job"]
     assert job["fields"]["cycles"] == 7368
+
+
+def test_eight_inferences_of_four_processes_on_two_npus(compiled: Compile, tmp_path: Path) -> None:
+    """And so three times over: all correct, none lost, both NPUs used."""
+    vectors = digits_vectors(6)
+    expected = write(tmp_path, (DIGITS / "digits.tflite").read_bytes(), vectors, "ethos-u55-256")
+    client = compiled("arm_runner")
+    each = " & ".join(f"{client} arm /dev/ethosu0 network.tflite ifm {n}" for n in range(4))
+    output = trace("--json", "-m", "two-subsystems", "--", "/bin/sh", "-c", f"{each} & wait", cwd=tmp_path)
+    for number in range(4):
+        assert (tmp_path / str(number)).read_bytes() == expected
+    jobs = [event["fields"] for event in map(json.loads, output.splitlines()) if event["call"] == "job"]
+    assert [job["error"] for job in jobs] == [0] * 24
+    assert {job["npu"] for job in jobs} == {0, 1}

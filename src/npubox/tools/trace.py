@@ -102,6 +102,7 @@ class Tracer:
         if report is not None:
             start, end = report["start_ns"], report["end_ns"]
             fields |= {"cycles": report["cycles"], "device_start_ns": start, "device_ns": end - start}
+            fields |= {"npu": report["npu"]} if "npu" in report else {}
             if report["fault"] is not None:
                 fields["fault"] = report["fault"]
         self.write(Event(self.now(), 0, "job", {"client": client_id, "job": sequence}, fields))
