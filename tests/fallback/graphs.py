@@ -42,14 +42,15 @@ def relu_of_other_shape(given: tuple[int, ...], made: tuple[int, ...]) -> bytes:
     return graph.content([x], [y])
 
 
-def slow_convolution() -> bytes:
-    """A small RELU, and a CONV_2D of 77 billion multiplications: minutes on reference kernels."""
+def slow_convolution(size: int = 512) -> bytes:
+    """A small RELU, and a CONV_2D of 295 thousand multiplications for each of `size` * `size` pixels:
+    minutes on reference kernels for 512."""
     graph = Graph()
     first = _relu(graph, 100)
-    x = graph.tensor((1, 512, 512, 128), np.int8, INPUT_SCALE)
+    x = graph.tensor((1, size, size, 128), np.int8, INPUT_SCALE)
     kernel = graph.tensor((256, 3, 3, 128), np.int8, WEIGHTS_SCALE, data=np.ones((256, 3, 3, 128)))
     bias = graph.tensor((256,), np.int32, INPUT_SCALE * WEIGHTS_SCALE, data=np.zeros(256))
-    y = graph.tensor((1, 512, 512, 256), np.int8, INPUT_SCALE)
+    y = graph.tensor((1, size, size, 256), np.int8, INPUT_SCALE)
     graph.operator("CONV_2D", [x, kernel, bias], [y], "Conv2DOptions", strideH=1, strideW=1)
     return graph.content([first[0], x], [first[1], y])
 

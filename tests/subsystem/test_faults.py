@@ -5,21 +5,31 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from npubox.devices.ethosu_subsystem.configuration import Range
 from npubox.devices.ethosu_subsystem.faults import SubsystemInjection
+from npubox.formats.tflite import read_network
 from npubox.hw.ethosu import core_interface as ci
 from npubox.hw.ethosu.core_interface import CoreStatus, MessageType
 from npubox.hw.ethosu.registers import Status
 from tests.client.graphs import float_edges
+from tests.fallback.graphs import slow_convolution
+from tests.fallback.processes import workers
 from tests.networks import compiled_by_vela
 from tests.subsystem.host import MEMORY, Host, by_index, configuration, in_buffer
 from tests.vectors import DIGITS, digits_vectors
 
 SECOND = 10**9
+
+
+def cpu_ticks(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
 
 
 @pytest.fixture
@@ -143,13 +153,30 @@ def test_resets_in_the_middle_of_inferences(pause: float) -> None:
     compiled = compiled_by_vela(float_edges(), "ethos-u65-256").content
     digits = compiled_by_vela((DIGITS / "digits.tflite").read_bytes(), "ethos-u65-256").content
     with Host(configuration(npus=2, networks=(digits, compiled))) as host:
-        for _ in range(5):
+        for _ in range(3):
             for _ in range(4):
                 send_digits(host)
                 host.infer(by_index(1), [host.allocate(32)], [host.allocate(16)])
             threading.Event().wait(pause)
             host.boot()
         assert_works(host)
+
+
+def test_a_reset_ends_an_operator_of_the_cortex_m() -> None:
+    with Host(replace(configuration(), arena=Range(0x2000_0000, 32 << 20))) as host:
+        content = slow_convolution(256)
+        network = read_network(content)
+        sizes = [[network.tensors[i].nbytes for i in ends] for ends in (network.inputs, network.outputs)]
+        inputs, outputs = ([host.allocate(size) for size in side] for side in sizes)
+        before = workers()
+        host.infer(in_buffer(host.put(content)), inputs, outputs)
+        deadline = time.monotonic() + 60
+        while not any(cpu_ticks(pid) > 100 for pid in workers() - before):
+            assert time.monotonic() < deadline, "no operator runs"
+            time.sleep(0.05)
+        host.boot()
+        assert host.ask(MessageType.VERSION_REQ).minor == 2
+        assert host.answers[0][0] is MessageType.VERSION_RSP, "what was running is not answered"
 
 
 def test_power_off_with_work_under_way_leaves_no_thread() -> None:

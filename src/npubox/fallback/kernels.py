@@ -90,6 +90,12 @@ class Kernels:
                 )
             return {index: array.copy() for index, array in loaded.made.items()}
 
+    def interrupt(self) -> None:
+        """Have the run in progress, if any, fail as if its kernel had crashed. Does not wait for it."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def close(self) -> None:
         """End the process; another run would start one anew."""
         with self._lock:

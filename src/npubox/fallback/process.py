@@ -115,6 +115,11 @@ class Process:
         printed = [line.strip() for line in text.splitlines() if line.strip() and line[:5] != "INFO:"]
         return CrashError(f"{how}: {printed[-1]}" if printed else how)
 
+    def kill(self) -> None:
+        """Have it die, whatever it is doing. Any thread may call it; `ask` raises CrashError in its own."""
+        if self._end.alive:
+            self._process.kill()
+
     def end(self) -> None:
         """End it, whatever it is doing, and let go of everything."""
         self._end()

@@ -95,7 +95,7 @@ class Firmware:
         """Wait until nothing of a powered-off boot runs any more."""
         self._thread.join()
         for task in self._tasks:
-            task.thread.join()
+            task.end()
 
     @property
     def quiet(self) -> bool:

@@ -16,6 +16,8 @@ from npubox.hw.ethosu.core_interface import BUFFER_MAX, CoreStatus, InferenceReq
 
 log = logging.getLogger(__name__)
 
+INTERRUPT_PACE = 0.1  # seconds of the host, in case a process for operators was just starting
+
 
 class InferenceTask:
     """Takes inferences until the schedule stops; each answer goes to `finished`, on the task's thread."""
@@ -34,6 +36,13 @@ class InferenceTask:
         name = f"npubox-{configuration.name}-inference{npu}"
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
+
+    def end(self) -> None:
+        """Wait until nothing runs any more of a task whose schedule and NPU are stopped. An operator of the
+        Cortex-M is not waited for."""
+        while self.thread.is_alive():
+            self._interpreter.interrupt()
+            self.thread.join(INTERRUPT_PACE)
 
     def _run(self) -> None:
         schedule = self._hardware.schedule
@@ -61,6 +70,7 @@ class InferenceTask:
         except Exception as error:
             log.exception("the firmware of %s failed", self._hardware.configuration.name)
             reason = f"the firmware itself failed: {error!r}"
+        self._hardware.drivers[self._npu].check_powered()
         if reason is not None:
             answer = InferenceRsp(user_arg=request.user_arg, status=CoreStatus.ERROR)
         board.inference_ended(self._npu, request, answer, reason)

@@ -55,6 +55,7 @@ class Interpreter:
             counters = Counters(tuple(events), (0,) * len(events), 0)
             self._fill(program, placement, inputs)
             for operator in program.network.operators:
+                self._driver.check_powered()
                 if operator.npu is None:
                     self._run_on_cpu(program, placement, operator)
                     continue
@@ -74,6 +75,11 @@ class Interpreter:
         except NpuboxError as error:
             raise Failure(str(error)) from error
         return [tensor.nbytes for tensor in program.outputs], counters
+
+    def interrupt(self) -> None:
+        """Have an operator that runs on the Cortex-M now fail. Any thread may call it."""
+        for program in list(self._programs.values()):
+            program.kernels.interrupt()
 
     def close(self) -> None:
         for program in self._programs.values():

@@ -71,6 +71,11 @@ class NpuDriver:
         self._npu.write32(Reg.RESET, RESET_PRIVILEGED_SECURE)
         self._interrupted.set()
 
+    def check_powered(self) -> None:
+        """Raises PoweredOff after `abandon`."""
+        if self._abandoned:
+            raise PoweredOff
+
     @property
     def id_word(self) -> int:
         return self._npu.read32(Reg.ID)
