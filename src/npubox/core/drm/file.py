@@ -7,6 +7,7 @@ does. Source: the project's facts (accel-core.md §1.6).
 
 from __future__ import annotations
 
+import errno
 import itertools
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,13 @@ class DrmFile:
         self.syncobjs: Idr[Syncobj] = Idr(1)
         self.prime = PrimeTable()
         self._references = 1
+
+    def syncobj(self, handle: int, error: int = errno.ENOENT) -> Syncobj:
+        """The sync object behind a handle; OSError `error` if there is none."""
+        syncobj = self.syncobjs.get(handle)
+        if syncobj is None:
+            raise OSError(error, f"this file has no sync object handle {handle}")
+        return syncobj
 
     def get(self) -> None:
         """Under the device's lock: somebody else needs the file too."""

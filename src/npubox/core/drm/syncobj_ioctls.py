@@ -40,9 +40,8 @@ def _create(file: DrmFile, args: uapi.SyncobjCreate, caller: Caller) -> None:
 
 def _destroy(file: DrmFile, args: uapi.SyncobjDestroy, caller: Caller) -> None:
     _check_pad(args)
-    syncobj = file.syncobjs.remove(args.handle)
-    if syncobj is None:
-        raise _no_handle(args.handle, errno.EINVAL)
+    syncobj = file.syncobj(args.handle, errno.EINVAL)
+    file.syncobjs.remove(args.handle)
     syncobj.put()
 
 
@@ -51,11 +50,11 @@ def _handle_to_fd(file: DrmFile, args: uapi.SyncobjHandle, caller: Caller) -> No
     _check_flags(args.flags, ToFdFlag.EXPORT_SYNC_FILE | ToFdFlag.TIMELINE)
     if args.flags & ToFdFlag.EXPORT_SYNC_FILE:
         point = args.point if args.flags & ToFdFlag.TIMELINE else 0
-        fence = _lookup(file, args.handle).find(point)
+        fence = file.syncobj(args.handle).find(point)
         args.fd = caller.files.install(SyncFile(fence), os.O_CLOEXEC | os.O_RDWR)
         return
     _check_no_point(args)
-    exported = SyncobjFile(_lookup(file, args.handle, errno.EINVAL))
+    exported = SyncobjFile(file.syncobj(args.handle, errno.EINVAL))
     try:
         args.fd = caller.files.install(exported, os.O_CLOEXEC | os.O_RDONLY)
     except OSError:
@@ -83,7 +82,7 @@ def _fd_to_handle(file: DrmFile, args: uapi.SyncobjHandle, caller: Caller) -> No
 
 def _import_sync_file(file: DrmFile, args: uapi.SyncobjHandle, point: int, caller: Caller) -> None:
     fence = fence_of(caller.files, args.fd)
-    _lookup(file, args.handle).take_over(point, fence)
+    file.syncobj(args.handle).take_over(point, fence)
 
 
 def _wait(file: DrmFile, args: uapi.SyncobjWait, caller: Caller) -> Pending | None:
@@ -159,7 +158,7 @@ def _query(file: DrmFile, args: uapi.SyncobjTimelineArray, caller: Caller) -> No
 
 def _transfer(file: DrmFile, args: uapi.SyncobjTransfer, caller: Caller) -> Pending | None:
     _check_pad(args)
-    source, target = _lookup(file, args.src_handle), _lookup(file, args.dst_handle)
+    source, target = file.syncobj(args.src_handle), file.syncobj(args.dst_handle)
     _check_flags(args.flags, WaitFlag.FOR_SUBMIT)
     submitted = PointsWait([(source, args.src_point)], available=True, patient=bool(args.flags))
     if submitted.over:
@@ -179,7 +178,7 @@ def _transfer(file: DrmFile, args: uapi.SyncobjTransfer, caller: Caller) -> Pend
 def _eventfd(file: DrmFile, args: uapi.SyncobjEventfd, caller: Caller) -> None:
     _check_flags(args.flags, WaitFlag.AVAILABLE)
     _check_pad(args)
-    syncobj = _lookup(file, args.handle)
+    syncobj = file.syncobj(args.handle)
     if caller.files.lookup(args.fd) is not None:
         raise OSError(errno.EINVAL, f"descriptor {args.fd} is no eventfd")
     fd = caller.files.duplicate(args.fd)
@@ -187,13 +186,6 @@ def _eventfd(file: DrmFile, args: uapi.SyncobjEventfd, caller: Caller) -> None:
         os.close(fd)
         raise OSError(errno.EINVAL, f"descriptor {args.fd} is no eventfd")
     EventfdWatch(syncobj, args.point, fd, bool(args.flags & WaitFlag.AVAILABLE))
-
-
-def _lookup(file: DrmFile, handle: int, error: int = errno.ENOENT) -> Syncobj:
-    syncobj = file.syncobjs.get(handle)
-    if syncobj is None:
-        raise _no_handle(handle, error)
-    return syncobj
 
 
 def _lookup_some(
@@ -206,7 +198,7 @@ def _lookup_some(
 
 def _lookup_all(file: DrmFile, args: Any, caller: Caller) -> list[Syncobj]:
     handles = _read_array(args.handles, args.count_handles, "I", caller)
-    return [_lookup(file, handle) for handle in handles]
+    return [file.syncobj(handle) for handle in handles]
 
 
 def _points(args: uapi.SyncobjTimelineArray | uapi.SyncobjTimelineWait, caller: Caller) -> Sequence[int]:
@@ -237,10 +229,6 @@ def _check_pad(args: Any) -> None:
 def _check_no_point(args: uapi.SyncobjHandle) -> None:
     if args.point:
         raise OSError(errno.EINVAL, "a sync object itself has no point")
-
-
-def _no_handle(handle: int, error: int) -> OSError:
-    return OSError(error, f"this file has no sync object handle {handle}")
 
 
 def _needs(feature: Feature, handler: Handler) -> Handler:
