@@ -25,7 +25,7 @@ from npubox.core.drm.open_file import DrmOpenFile
 from npubox.core.nodes import NodeInfo, accel_node
 from npubox.core.pending import Pending
 from npubox.core.usermem import UserMemory
-from npubox.machines.part import JobWatcher
+from npubox.machines.part import AttributeWatcher, JobWatcher
 from npubox.serve.execute import Request, execute
 from npubox.serve.launch import Wish
 from npubox.uapi.ioctl import iowr
@@ -72,6 +72,7 @@ class RefMachine:
         self._report = report
         self.processes = frozenset({os.getpid()})
         self.job_watcher: JobWatcher | None = None
+        self.attribute_watcher: AttributeWatcher | None = None
         self.device = DrmDevice(WaitingRefAccel(), "refaccel.0", minors=Minors())
         self.device.register()
 

@@ -68,6 +68,21 @@ def test_sysfs() -> None:
     assert done.stdout == "42, 0\nInferentia\n0\n"
 
 
+def test_sysfs_follows_what_programs_do() -> None:
+    script = (
+        "import time; from npubox import neuron\n"
+        f"path = {SYSFS.replace('1', '0')!r} + '/neuron_core1/stats/memory_usage/device_mem/total'\n"
+        "with neuron.open('/dev/neuron0') as devices:\n"
+        "    memory = devices[0].allocate(8192, core=1)\n"
+        "    deadline = time.monotonic() + 20\n"
+        "    while open(path).read() != '8192\\n':\n"
+        "        assert time.monotonic() < deadline\n"
+        "        time.sleep(0.01)\n"
+        "print('seen')\n"
+    )
+    assert run(sys.executable, "-c", script, options=["-m", "inf1.xlarge"]).stdout == "seen\n"
+
+
 @pytest.mark.parametrize("isolate", [False, True], ids=["faithful", "isolate"])
 def test_a_killed_process_leaves_nothing(compiled: Compile, tmp_path: Path, isolate: bool) -> None:
     """Not even while its child still holds the descriptor."""

@@ -19,7 +19,16 @@ from npubox.core.nodes import NodeInfo
 from npubox.core.uevent import Uevent
 from npubox.errors import DeviceError
 from npubox.machines.npu import NpuPreset
-from npubox.machines.part import Board, HasMailbox, JobWatcher, MessageWatcher, Part, spawn_device
+from npubox.machines.part import (
+    AttributeWatcher,
+    Board,
+    HasMailbox,
+    JobWatcher,
+    LivePart,
+    MessageWatcher,
+    Part,
+    spawn_device,
+)
 from npubox.machines.preset import PresetInfo
 
 if TYPE_CHECKING:
@@ -69,6 +78,12 @@ class Parts:
     def watch_jobs(self, watcher: JobWatcher | None) -> None:
         for part in self.parts:
             part.job_watcher = watcher
+
+    def watch_attributes(self, watcher: AttributeWatcher) -> None:
+        """Have `watcher` told of files in sysfs that change."""
+        for part in self.parts:
+            if isinstance(part, LivePart):
+                part.watch_attributes(watcher)
 
     def watch_messages(self, watcher: MessageWatcher) -> None:
         for part in self.parts:

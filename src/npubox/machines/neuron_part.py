@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from npubox.bus.virtual import AddressSpace, VirtualClock, VirtualPciPort
@@ -15,9 +16,10 @@ from npubox.drivers.misc.neuron.driver import NeuronDriver
 from npubox.drivers.misc.neuron.file import NeuronFile
 from npubox.drivers.misc.neuron.host_memory import AddressFile
 from npubox.drivers.misc.neuron.policy import Policy
+from npubox.drivers.misc.neuron.sysfs import files, store
 from npubox.hw.neuron.address import DRAM_CHANNELS, dram_address
 from npubox.machines.neuron import NeuronPreset
-from npubox.machines.part import JobWatcher
+from npubox.machines.part import AttributeWatcher, JobWatcher
 
 
 class LocalChips:
@@ -46,6 +48,9 @@ class LocalChips:
             chip.close()
 
 
+ATTRIBUTES_PERIOD = 0.1  # seconds
+
+
 class NeuronPart:
     """A `Part`. Each chip's DRAM and host memory are one file, in which an offset is the address: so every
     mapping that the driver allows is native. `chips` and `driver` are for the control channel."""
@@ -53,6 +58,8 @@ class NeuronPart:
     processes: frozenset[int] = frozenset()
 
     def __init__(self, preset: NeuronPreset, policy: Policy, clock: VirtualClock) -> None:
+        self._preset = preset
+        self._attributes: AttributeThread | None = None
         self.job_watcher: JobWatcher | None = None
         self.nodes: Sequence[NodeInfo] = preset.nodes
         self._files = [AddressFile() for _ in range(preset.chips)]
@@ -61,11 +68,50 @@ class NeuronPart:
         self.chips = self._local.chips
         self.driver = NeuronDriver(self._local.ports, self._files, policy, isolate=preset.isolate)
 
+    def attributes(self, node: NodeInfo) -> dict[str, str]:
+        """The files of a node's directory in sysfs as they are now."""
+        device = self.driver.devices[node.minor]
+        with device.lock:
+            return files(device.state, self._preset.neighbours(node.minor), device.metrics)
+
+    def write_attribute(self, node: NodeInfo, name: str, text: str) -> None:
+        """Write to one of them, such as `reset`. OSError."""
+        store(self.driver.devices[node.minor], name, text)
+
+    def watch_attributes(self, watcher: AttributeWatcher) -> None:
+        """Have `watcher` told of nodes whose files have changed, on a thread of its own, soon."""
+        self._attributes = AttributeThread(self, watcher)
+
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile:
         return NeuronFile(self.driver.devices[node.minor], flags, caller)
 
     def close(self) -> None:
+        if self._attributes is not None:
+            self._attributes.close()
         self.driver.close()
         self._local.close()
         for file in self._files:
             file.close()
+
+
+class AttributeThread:
+    """Looks, a few times a second, which nodes' files have changed."""
+
+    def __init__(self, part: NeuronPart, watcher: AttributeWatcher) -> None:
+        self._part = part
+        self._watcher = watcher
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="npubox-neuron-sysfs", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(ATTRIBUTES_PERIOD):
+            for node in self._part.nodes:
+                metrics = self._part.driver.devices[node.minor].metrics
+                if metrics.changed:
+                    metrics.changed = False
+                    self._watcher(node, self._part.attributes(node))

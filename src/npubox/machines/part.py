@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -36,6 +36,18 @@ class Board:
     machine: str
     policy: str
     clock: VirtualClock
+
+
+AttributeWatcher = Callable[[NodeInfo, Mapping[str, str]], None]
+"""A node and the present texts of its files in sysfs, by path from its directory; on any thread."""
+
+
+@runtime_checkable
+class LivePart(Protocol):
+    """A part whose nodes' files in sysfs change."""
+
+    def watch_attributes(self, watcher: AttributeWatcher) -> None:
+        """Have `watcher` told of changes, soon."""
 
 
 class Part(Protocol):

@@ -23,7 +23,7 @@ from npubox.serve.machine import ServedMachine
 from npubox.serve.numbers import Numbers
 from npubox.serve.paths import Namespaced, Rewritten
 from npubox.serve.supervisor import Observer, Supervisor
-from npubox.serve.sysfs import write_tree
+from npubox.serve.sysfs import LiveAttributes, write_tree
 from npubox.serve.workspace import Tree
 
 
@@ -89,6 +89,7 @@ def _serve(request: Request, arch: syscalls.Arch, front: socket.socket) -> None:
     tree = Tree()
     try:
         write_tree(tree.path, machine.nodes)
+        machine.attribute_watcher = LiveAttributes(tree.path).update
         shown = {node: node for node in machine.nodes}
         if request.wish.card0:
             shown |= _card0(machine.nodes)

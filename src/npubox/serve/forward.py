@@ -29,7 +29,7 @@ from npubox.core.file import (
 from npubox.core.nodes import NodeInfo
 from npubox.core.pending import Completion, Pending
 from npubox.errors import DeviceError
-from npubox.machines.part import JobWatcher
+from npubox.machines.part import AttributeWatcher, JobWatcher
 from npubox.serve import rpc
 from npubox.serve.caller import LARGEST_COPY
 from npubox.serve.rpc import Held, Kind, Packet, pack, unsigned
@@ -81,6 +81,7 @@ class ForwardedMachine:
         self.nodes: Sequence[NodeInfo] = tuple(_node(fields) for fields in about["nodes"])
         self.processes = frozenset(about["processes"])
         self.job_watcher: JobWatcher | None = None
+        self.attribute_watcher: AttributeWatcher | None = None  # a served machine's sysfs stays as it began
         self._tickets = itertools.count(1)
         self._over: dict[int, Over] = {}
         self._stores: dict[tuple[int, int], int] = {}

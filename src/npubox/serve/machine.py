@@ -9,13 +9,15 @@ from typing import Protocol
 from npubox.core.caller import Caller
 from npubox.core.file import OpenFile
 from npubox.core.nodes import NodeInfo
-from npubox.machines.part import JobWatcher
+from npubox.machines.part import AttributeWatcher, JobWatcher
 
 
 class ServedMachine(Protocol):
     """A machine with nodes. It powers up when a node is first opened."""
 
     job_watcher: JobWatcher | None
+    attribute_watcher: AttributeWatcher | None
+    """To be set before it powers up."""
 
     @property
     def nodes(self) -> Sequence[NodeInfo]: ...

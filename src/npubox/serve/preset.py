@@ -15,7 +15,7 @@ from npubox.core.caller import Caller
 from npubox.core.file import OpenFile
 from npubox.core.nodes import NodeInfo
 from npubox.errors import DeviceError
-from npubox.machines.part import JobWatcher, MessageWatcher
+from npubox.machines.part import AttributeWatcher, JobWatcher, MessageWatcher
 from npubox.machines.preset import PresetInfo
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class PresetMachine:
         self.ready = False
         self.job_watcher: JobWatcher | None = None
         self.message_watcher: MessageWatcher | None = None
+        self.attribute_watcher: AttributeWatcher | None = None
 
     @property
     def processes(self) -> frozenset[int]:
@@ -74,6 +75,8 @@ class PresetMachine:
             parts.watch_jobs(self._job_over)
             if self.message_watcher is not None:
                 parts.watch_messages(self.message_watcher)
+            if self.attribute_watcher is not None:
+                parts.watch_attributes(self.attribute_watcher)
             self._parts = parts
         except (OSError, DeviceError) as error:
             _log.error("%s did not power up: %s", self._preset.name, error)

@@ -6,9 +6,10 @@ Contents: the project's facts (accel-core.md §1.3, §1.4). Nothing here knows a
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import npubox
@@ -33,10 +34,8 @@ def write_tree(root: Path, nodes: Iterable[NodeInfo]) -> None:
         if not node.special:
             _write(root / node.path.lstrip("/"), "", mode=0o666)
             continue
-        if node.parent is None:
-            device = f"devices/virtual/{node.subsystem}/{node.name}"
-        else:
-            device = f"devices/platform/{node.parent}/{node.subsystem}/{node.name}"
+        device = _place(node)
+        if node.parent is not None:
             _write_parent(root / "sys/devices/platform" / node.parent, node, node.parent)
             _link(root / "sys/bus/platform/devices" / node.parent, f"../../../devices/platform/{node.parent}")
             _link(root / "sys" / device / "device", f"../../../{node.parent}")
@@ -49,6 +48,41 @@ def write_tree(root: Path, nodes: Iterable[NodeInfo]) -> None:
         _link(root / "sys/dev/char" / f"{node.major}:{node.minor}", f"../../{device}")
         if node.debugfs is not None:
             _write(root / "sys/kernel/debug" / node.subsystem / str(node.parent) / "name", node.debugfs)
+
+
+class LiveAttributes:
+    """Keeps the files of nodes up to date. They are overwritten in place: a mount on top shows that."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._shown: dict[NodeInfo, Mapping[str, str]] = {}
+
+    def update(self, node: NodeInfo, texts: Mapping[str, str]) -> None:
+        """An `AttributeWatcher`."""
+        shown = self._shown.get(node) or dict(node.attributes)
+        self._shown[node] = texts
+        directory = self._root / "sys" / _place(node)
+        for name, text in texts.items():
+            if shown.get(name) != text:
+                _overwrite(directory / name, text.encode())
+
+
+def _overwrite(path: Path, text: bytes) -> None:
+    path.chmod(0o644)
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, text, 0)
+        os.ftruncate(fd, len(text))
+    finally:
+        os.close(fd)
+    path.chmod(0o444)
+
+
+def _place(node: NodeInfo) -> str:
+    """The directory of a node below /sys."""
+    if node.parent is None:
+        return f"devices/virtual/{node.subsystem}/{node.name}"
+    return f"devices/platform/{node.parent}/{node.subsystem}/{node.name}"
 
 
 def _write_device(device: Path, node: NodeInfo) -> None:

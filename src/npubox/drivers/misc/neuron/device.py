@@ -57,7 +57,7 @@ class NeuronDevice:
         self.queues = UserQueues(self.engines, self.memory)
         self.notifications = Notifications(port, self.memory, driver.policy)
         self.processes = Processes()
-        self.datastores = Datastores(self.memory)
+        self.datastores = Datastores(self.memory, self.metrics.fold)
         self.locks = [CoreLock() for _ in range(MOST_CORES)]
         self.cores = [Core() for _ in range(CORES)]
         self.resets: dict[int, Work] = {}
@@ -67,7 +67,7 @@ class NeuronDevice:
         self._settled = threading.Event()
 
     def _memory_changed(self, chunk: Chunk, sign: int) -> None:
-        self.metrics.count(chunk, sign)
+        self.metrics.count_memory(chunk, sign)
         self.driver.isolation.memory_changed(self, chunk, sign)
 
     @property
@@ -113,11 +113,11 @@ class NeuronDevice:
             for core in cores:
                 self.cores[core].invalidate()
                 self.notifications.stop(core)
-            self.metrics.count_reset(cores, failed=False)
+            self.metrics.count_reset(cores, "reset_req_count")
             try:
                 yield from self._resetter.reset(kind)
             except OSError:
-                self.metrics.count_reset(cores, failed=True)
+                self.metrics.count_reset(cores, "reset_fail_count")
                 raise
             for core in cores:
                 self._set_up(core)

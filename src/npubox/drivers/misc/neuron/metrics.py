@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a device counts for sysfs: memory by category, resets (facts, neuron.md §2)."""
+"""What a device counts for sysfs: memory by category, resets, inferences (facts, neuron.md §2, §11.2)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from npubox.drivers.misc.neuron.memory import Chunk
+from npubox.hw.neuron.address import CORES
 from npubox.uapi.neuron import MemType
 
 HOST_CATEGORIES = {
@@ -35,9 +36,50 @@ DEVICE_CATEGORIES = {
 UNCATEGORIZED = "uncategorized"
 
 
+STATUSES = {
+    "success": 1,
+    "failure": 16,
+    "timeout": 4,
+    "exec_bad_input": 5,
+    "hw_error": 11,
+    "execute_completed_with_error": 2,
+    "execute_completed_with_num_error": 3,
+    "generic_error": 7,
+    "resource_error": 17,
+    "resource_nc_error": 18,
+    "execute_failed_to_queue": 6,
+    "invalid_error": 19,
+    "unsupported_neff_version": 20,
+    "oob_error": 30,
+    "hw_collectives_error": 31,
+    "hw_hbm_ue_error": 32,
+    "hw_nc_ue_error": 33,
+    "hw_dma_abort_error": 34,
+    "execute_sw_nq_overflow": 35,
+    "execute_sw_semaphore_error": 36,
+    "execute_sw_event_error": 37,
+    "execute_sw_psum_collision": 38,
+    "execute_sw_sequencer_fatal": 39,
+    "hw_repairable_hbm_ue_error": 40,
+}
+OTHER = {
+    "model_load_count": 27,
+    "reset_req_count": None,
+    "reset_fail_count": None,
+    "inference_count": 28,
+    "flop_count": 29,
+    "nc_time_in_use": 0,
+}
+"""Each file's counter in a core's part of a datastore (facts, neuron.md §11.2), by the likeness of their
+names; None where the driver counts itself."""
+FLOPS_PER_MAC = 2
+CORE_COUNTERS, CORE_COUNTERS_SIZE = 0x100, 31
+EXTENDED_COUNTERS, EXTENDED_COUNTERS_SIZE = 0xDA80, 64
+
+
 @dataclass
 class Usage:
-    """Bytes of memory now, at the last change and at most."""
+    """A sum, its last change, its highest."""
 
     total: int = 0
     present: int = 0
@@ -48,31 +90,51 @@ class Usage:
         self.present = abs(change)
         self.peak = max(self.peak, self.total)
 
-    def files(self, directory: str) -> dict[str, str]:
-        return {f"{directory}/{name}": f"{getattr(self, name)}\n" for name in ("total", "present", "peak")}
 
-
-@dataclass
 class Metrics:
-    """What a device counts. Memory by (core or None for the device, category)."""
+    """What one device counts, by the directory in sysfs that shows it. `changed` is set by every change."""
 
-    host: dict[str, Usage] = field(default_factory=dict)
-    cores: dict[tuple[int, bool, str], Usage] = field(default_factory=dict)
-    resets: dict[int, int] = field(default_factory=dict)
-    failed_resets: dict[int, int] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.usages: dict[str, Usage] = {}
+        self.changed = False
+        self.notify_delay = "-1"
 
-    def count(self, chunk: Chunk, sign: int) -> None:
+    def add(self, directory: str, change: int) -> None:
+        self.usages.setdefault(directory, Usage()).add(change)
+        self.changed = True
+
+    def count_memory(self, chunk: Chunk, sign: int) -> None:
         """Memory was allocated (+1) or freed (-1)."""
         change = sign * chunk.size
         categories = HOST_CATEGORIES if chunk.host else DEVICE_CATEGORIES
         name = next((name for name, kinds in categories.items() if chunk.mem_type in kinds), UNCATEGORIZED)
+        core = f"neuron_core{chunk.core}/stats/memory_usage"
         if chunk.host:
-            self.host.setdefault(name, Usage()).add(change)
+            self.add(f"stats/memory_usage/host_mem/{name}", change)
+            self.add(f"{core}/host_mem", change)
         else:
-            self.cores.setdefault((chunk.core, False, name), Usage()).add(change)
-        self.cores.setdefault((chunk.core, chunk.host, ""), Usage()).add(change)
+            self.add(f"{core}/device_mem/{name}", change)
+            self.add(f"{core}/device_mem", change)
 
-    def count_reset(self, cores: Iterable[int], *, failed: bool) -> None:
-        counts = self.failed_resets if failed else self.resets
+    def count_reset(self, cores: Iterable[int], name: str) -> None:
+        """`reset_req_count` or `reset_fail_count`, by one."""
         for core in cores:
-            counts[core] = counts.get(core, 0) + 1
+            self.add(f"neuron_core{core}/stats/other_info/{name}", 1)
+
+    def fold(self, datastore: bytes) -> None:
+        """Take a process's own counters over, as it gives its datastore back."""
+        for core in range(CORES):
+            for kind, counters in (("status", STATUSES), ("other_info", OTHER)):
+                for name, number in counters.items():
+                    value = 0 if number is None else _counter(datastore, core, number)
+                    if value:
+                        factor = FLOPS_PER_MAC if name == "flop_count" else 1
+                        self.add(f"neuron_core{core}/stats/{kind}/{name}", value * factor)
+
+
+def _counter(datastore: bytes, core: int, number: int) -> int:
+    if number < CORE_COUNTERS_SIZE:
+        at = CORE_COUNTERS + 8 * (core * CORE_COUNTERS_SIZE + number)
+    else:
+        at = EXTENDED_COUNTERS + 8 * (core * EXTENDED_COUNTERS_SIZE + number - CORE_COUNTERS_SIZE)
+    return int.from_bytes(datastore[at : at + 8], "little")

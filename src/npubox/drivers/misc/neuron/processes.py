@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from npubox.drivers.misc.neuron.memory import Chunk, Lifetime, Memory, Request
 from npubox.uapi.neuron import DATASTORE_SIZE, PROCESSES, MemType
@@ -55,8 +56,10 @@ class Processes:
 class Datastores:
     """Shared memory in which the runtime of each process counts. Guarded by the driver's lock."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, fold: Callable[[bytes], None]) -> None:
+        """`fold` takes the content of each that is released."""
         self._memory = memory
+        self._fold = fold
         self._stores: dict[int, Chunk] = {}
 
     def acquire(self, owner: int, *, create: bool) -> Chunk:
@@ -75,6 +78,7 @@ class Datastores:
         """The memory goes; nothing for a process that has none."""
         store = self._stores.pop(owner, None)
         if store is not None:
+            self._fold(self._memory.read(store, 0, DATASTORE_SIZE))
             self._memory.free(store)
 
     def release_all(self) -> None:

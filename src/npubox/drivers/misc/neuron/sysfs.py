@@ -6,13 +6,16 @@ Names and texts only: what carries them to a program is not this module's busine
 
 from __future__ import annotations
 
+import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from npubox.drivers.misc.neuron.metrics import (
     DEVICE_CATEGORIES,
     HOST_CATEGORIES,
+    OTHER,
+    STATUSES,
     UNCATEGORIZED,
     Metrics,
     Usage,
@@ -23,40 +26,7 @@ if TYPE_CHECKING:
     from npubox.drivers.misc.neuron.device import NeuronDevice
 
 LONGEST_LIST = 20  # bytes of `connected_devices`
-STATUSES = (
-    "success",
-    "failure",
-    "timeout",
-    "exec_bad_input",
-    "hw_error",
-    "execute_completed_with_error",
-    "execute_completed_with_num_error",
-    "generic_error",
-    "resource_error",
-    "resource_nc_error",
-    "execute_failed_to_queue",
-    "invalid_error",
-    "unsupported_neff_version",
-    "oob_error",
-    "hw_collectives_error",
-    "hw_hbm_ue_error",
-    "hw_nc_ue_error",
-    "hw_dma_abort_error",
-    "execute_sw_nq_overflow",
-    "execute_sw_semaphore_error",
-    "execute_sw_event_error",
-    "execute_sw_psum_collision",
-    "execute_sw_sequencer_fatal",
-    "hw_repairable_hbm_ue_error",
-)
-OTHER = (
-    "model_load_count",
-    "reset_req_count",
-    "reset_fail_count",
-    "inference_count",
-    "flop_count",
-    "nc_time_in_use",
-)
+NOTIFY_DELAYS = ("-1", "0")
 CLASS_ATTRIBUTES = {
     "node_id_2": "-1\n",
     "node_id_4": "-1\n",
@@ -69,51 +39,54 @@ CLASS_ATTRIBUTES = {
 
 def files(state: int, neighbours: Sequence[int], metrics: Metrics | None = None) -> dict[str, str]:
     """Every file of a device, by its path from there. `state`: 0 reset, 1 ready, 2 invalid."""
-    metrics = metrics or Metrics()
+    usages = {} if metrics is None else metrics.usages
     found = {
         "reset": f"{state:d}\n",
         "core_count": f"{CORES}",
-        "connected_devices": _connected(neighbours),
-        "info/notify_delay": "-1\n",
+        "connected_devices": (", ".join(map(str, neighbours)) + "\n")[:LONGEST_LIST],
+        "info/notify_delay": f"{'-1' if metrics is None else metrics.notify_delay}\n",
         "info/architecture/arch_type": "NDv1\n",
         "info/architecture/instance_type": "Inf1\n",
         "info/architecture/device_name": "Inferentia\n",
         # No minute of samples is ever over: samples are not taken.
         "stats/power/utilization": f"POWER_STATUS_NO_DATA,{int(time.time())},0.00,0.00,0.00\n",
     }
-    for category in (*HOST_CATEGORIES, UNCATEGORIZED):
-        usage = metrics.host.get(category, Usage())
-        found |= usage.files(f"stats/memory_usage/host_mem/{category}")
     for core in range(CORES):
-        found |= {f"neuron_core{core}/{name}": text for name, text in _core_files(core, metrics).items()}
+        found[f"neuron_core{core}/info/architecture/arch_type"] = "NCv1\n"
+    for directory in _directories():
+        usage = usages.get(directory, Usage())
+        names = ("total", "present", "peak") if "memory_usage" in directory else ("total", "present")
+        found |= {f"{directory}/{name}": f"{getattr(usage, name)}\n" for name in names}
     return found
 
 
-def _core_files(core: int, metrics: Metrics) -> dict[str, str]:
-    found = {"info/architecture/arch_type": "NCv1\n"}
-    for status in STATUSES:
-        found |= _counter(f"stats/status/{status}", 0)
-    for name, host in (("host_mem", True), ("device_mem", False)):
-        usage = metrics.cores.get((core, host, ""), Usage())
-        found |= usage.files(f"stats/memory_usage/{name}")
-    for category in (*DEVICE_CATEGORIES, UNCATEGORIZED):
-        usage = metrics.cores.get((core, False, category), Usage())
-        found |= usage.files(f"stats/memory_usage/device_mem/{category}")
-    counts = {"reset_req_count": metrics.resets, "reset_fail_count": metrics.failed_resets}
-    for name in OTHER:
-        found |= _counter(f"stats/other_info/{name}", counts.get(name, {}).get(core, 0))
-    return found
+def store(device: NeuronDevice, name: str, text: str) -> None:
+    """Write to a file: `reset` resets the device, a counter becomes 0. OSError EBUSY while the device is
+    open, EINVAL for a text that means nothing, EACCES for a file that is only read. Without the lock."""
+    directory, _, field = name.rpartition("/")
+    if name == "reset":
+        device.full_reset()
+    elif name == "info/notify_delay":
+        if text.strip() not in NOTIFY_DELAYS:
+            raise OSError(errno.EINVAL, f"notify_delay is {' or '.join(NOTIFY_DELAYS)}")
+        device.metrics.notify_delay = text.strip()
+    elif directory in set(_directories()):
+        with device.lock:
+            setattr(device.metrics.usages.setdefault(directory, Usage()), field, 0)
+    else:
+        raise OSError(errno.EACCES, f"{name} is only read")
+    device.metrics.changed = True
 
 
-def _counter(directory: str, value: int) -> dict[str, str]:
-    return {f"{directory}/total": f"{value}\n", f"{directory}/present": f"{min(value, 1)}\n"}
-
-
-def _connected(neighbours: Sequence[int]) -> str:
-    return (", ".join(map(str, neighbours)) + "\n")[:LONGEST_LIST]
-
-
-def live_files(device: NeuronDevice, neighbours: Sequence[int]) -> dict[str, str]:
-    """Those of a device that is powered up."""
-    with device.lock:
-        return files(device.state, neighbours, device.metrics)
+def _directories() -> Iterator[str]:
+    """Those with counters."""
+    for category in (*HOST_CATEGORIES, UNCATEGORIZED):
+        yield f"stats/memory_usage/host_mem/{category}"
+    for core in range(CORES):
+        stats = f"neuron_core{core}/stats"
+        yield from (f"{stats}/status/{name}" for name in STATUSES)
+        yield from (f"{stats}/other_info/{name}" for name in OTHER)
+        yield f"{stats}/memory_usage/host_mem"
+        yield f"{stats}/memory_usage/device_mem"
+        for category in (*DEVICE_CATEGORIES, UNCATEGORIZED):
+            yield f"{stats}/memory_usage/device_mem/{category}"
