@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from npubox.tools.ioctls import decode, name_of
-from tests.serve.conftest import START, TIMEOUT, Compile, environment
+from tests.serve.conftest import START, TIMEOUT, Compile, environment, run
 from tests.serve.jobs import digits
 
 
@@ -112,3 +112,87 @@ def test_what_cannot_be_read_is_said() -> None:
         return submit
 
     assert decode(0xC0106445, 0x10, argument_only, ending=False)["jobs"] == "EFAULT"
+
+
+def test_nodes_of_the_host_answer_themselves(compiled: Compile, tmp_path: Path) -> None:
+    """No host here has such a node; the one of an outer launch is like any to who only follows calls."""
+    (tmp_path / "job").write_bytes(digits().content)
+    inner = [sys.executable, "-c", START, "trace", "--host", "--json", "-o", "trace", "--"]
+    run(*inner, compiled("mesa_like"), "job", "out", "2", cwd=tmp_path)
+    assert (tmp_path / "out").read_bytes() == digits().expected * 2
+    events = [json.loads(line) for line in (tmp_path / "trace").read_text().splitlines()]
+    assert events[0]["call"] == "note"
+    assert "never verified" in events[0]["about"]["text"]
+
+    opens = [event for event in events if event["call"] == "open"]
+    assert {event["about"]["path"] for event in opens} == {"/dev/accel/accel0"}
+    ioctls = [event for event in events if event["call"] == "ioctl"]
+    by_request = {event["about"]["request"]: event for event in ioctls}
+    assert by_request["DRM_IOCTL_VERSION"]["after"]["name"] == "ethosu"
+    assert by_request["DRM_IOCTL_ETHOSU_DEV_QUERY"]["after"]["pointer"]["sram_size"] == 393216
+    submits = [event for event in ioctls if event["about"]["request"] == "DRM_IOCTL_ETHOSU_SUBMIT"]
+    assert len(submits) == 2  # both threads are followed
+    assert all(event["fields"]["jobs"][0]["cmd_bo"] for event in submits)
+    assert all(event["result"] == 0 for event in ioctls)
+    mappings = [event for event in events if event["call"] == "mmap"]
+    assert all(int(event["after"]["address"], 16) == event["result"] for event in mappings)
+    assert len({event["result"] for event in mappings}) == len(mappings) == 4
+    assert [event["call"] for event in events].count("close") == len(opens) + 1  # a copy is closed too
+
+
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        ("os.close(fd)", 0),
+        ("sys.exit(7)", 7),
+        ("os.kill(os.getpid(), 9)", -9),
+        ("os.waitpid(os.fork() or os._exit(0), 0); subprocess.run(['true'], check=True)", 0),
+    ],
+    ids=["close", "code", "killed", "children"],
+)
+def test_any_node_of_the_host_can_be_named(tmp_path: Path, code: str, end: int) -> None:
+    program = (
+        "import fcntl, os, select, subprocess, sys\n"
+        "fd = os.open('/dev/null', os.O_RDWR)\n"
+        "try: fcntl.ioctl(fd, 0xC010640C, bytes([5]) + bytes(15))\n"
+        "except OSError as error: assert error.errno == 25\n"
+        "poll = select.poll(); poll.register(fd); poll.poll(0)\n"
+    )
+    command = [sys.executable, "-c", START, "trace", "--host", "--node", "/dev/null", "-o", "trace"]
+    done = subprocess.run(
+        [*command, "--", sys.executable, "-c", program + code],
+        cwd=tmp_path,
+        env=environment(),
+        timeout=TIMEOUT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (end, "", "")
+    output = (tmp_path / "trace").read_text()
+    assert "</dev/null>, DRM_IOCTL_GET_CAP, {capability=PRIME, value=0}) = ENOTTY" in output
+    assert "poll(/dev/null) = 1 → {/dev/null=POLLIN|POLLOUT}" in output
+    assert ("close(" in output) == (code == "os.close(fd)")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--host", "--", "/no/such/program"), 127, "/no/such/program was not found"),
+        (("--host", "--", "/etc/passwd"), 126, "cannot be executed"),
+        (("--host", "--machine", "imx93", "--", "true"), 2, "leave --machine and --mailbox out"),
+        (("--node", "/dev/null", "--", "true"), 2, "--node is for --host"),
+    ],
+)
+def test_what_cannot_be_traced_is_said(arguments: tuple[str, ...], code: int, says: str) -> None:
+    command = [sys.executable, "-c", START, "trace", *arguments]
+    done = subprocess.run(
+        command,
+        env={**environment(), "COLUMNS": "200"},
+        timeout=TIMEOUT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code
+    assert says in done.stderr

@@ -17,6 +17,7 @@ from npubox.core.ranges import PAGE_SIZE
 
 ADDRESS_END = 1 << 64
 CHUNK = 1 << 20
+LONGEST_PATH = 4096
 FORBIDDEN = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS})
 
 Buffer = ctypes.Array[ctypes.c_char]
@@ -60,6 +61,17 @@ class ProcessMemory:
             piece = data[start : start + CHUNK]
             if self._write(address + start, ctypes.create_string_buffer(piece, len(piece))) != len(piece):
                 raise _fault("written", address, len(data))
+
+    def read_string(self, address: int) -> bytes:
+        """A string without its NUL; ENAMETOOLONG for one longer than a path can be."""
+        text = b""
+        while len(text) < LONGEST_PATH:
+            piece = self.read(address + len(text), PAGE_SIZE - (address + len(text)) % PAGE_SIZE)
+            end = piece.find(0)
+            if end >= 0:
+                return text + piece[:end]
+            text += piece
+        raise OSError(errno.ENAMETOOLONG, f"the string at {address:#x} has no end")
 
     def _read(self, address: int, buffer: Buffer) -> int:
         return libc.process_vm_read(self._pid, address, buffer)

@@ -18,8 +18,6 @@ from npubox.core.caller import CAP_SYS_ADMIN, INITIAL_USER_NAMESPACE
 from npubox.core.usermem import ProcessMemory
 from npubox.serve.listener import Call, Listener
 
-PAGE = 4096
-LONGEST_PATH = 4096
 LARGEST_COPY = 1 << 28  # bytes in one copy; the kernel's own allocations refuse more than 2 GiB
 KEPT_TASKS = 128
 _window = libc.Window()
@@ -57,17 +55,6 @@ class CallMemory(ProcessMemory):
         self._check_alive()
         if len(data) > _window.SIZE or not _window.write(self._pid, address, data):
             super().write(address, data)
-
-    def read_string(self, address: int) -> bytes:
-        """A string without its NUL; ENAMETOOLONG for one longer than a path can be."""
-        text = b""
-        while len(text) < LONGEST_PATH:
-            piece = self.read(address + len(text), PAGE - (address + len(text)) % PAGE)
-            end = piece.find(0)
-            if end >= 0:
-                return text + piece[:end]
-            text += piece
-        raise OSError(errno.ENAMETOOLONG, f"the string at {address:#x} has no end")
 
     def _check_alive(self) -> None:
         if not self._listener.alive(self._id):

@@ -24,10 +24,9 @@ from npubox.serve.ptrace import Registers
 from npubox.serve.syscalls import X86_64
 
 SYSCALL_SIZE = 2  # bytes of the `syscall` instruction
-SYSCALL_STOP = signal.SIGTRAP | 0x80
 PATIENCE = 10.0  # seconds for a thread that the host may be slow to run
 NO_CALL = (1 << 64) - 1
-_MMAP, _CLOSE = X86_64.numbers["mmap"], 3
+_MMAP, _CLOSE = X86_64.numbers["mmap"], X86_64.numbers["close"]
 
 
 class Injector:
@@ -128,7 +127,7 @@ class _Stopped:
         ptrace.set_registers(self._tid, registers)
         for _ in ("entry", "exit"):
             ptrace.request(ptrace.SYSCALL, self._tid)
-            while os.WSTOPSIG(status := self._stop()) != SYSCALL_STOP:
+            while os.WSTOPSIG(status := self._stop()) != ptrace.SYSCALL_STOP:
                 self._remember(status)
                 ptrace.request(ptrace.SYSCALL, self._tid)
         return int(ptrace.get_registers(self._tid).rax)

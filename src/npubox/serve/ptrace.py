@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few ptrace(2) requests that let a stopped thread make a system call of ours. x86-64 only.
+"""The few ptrace(2) requests that let a stopped thread make a system call of ours (x86-64 only), or tell of
+those it makes.
 
-Source: the project's facts (device-nodes.md §5, "Mappings made by the driver").
+Source: the project's facts (device-nodes.md §5, "Mappings made by the driver"); ptrace(2).
 """
 
 from __future__ import annotations
@@ -9,11 +10,21 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
+import struct
 from ctypes import c_int, c_long, c_ulonglong, c_void_p
+from typing import NamedTuple
 
 SYSCALL, SETREGS, GETREGS, DETACH, SEIZE, INTERRUPT = 24, 13, 12, 17, 0x4206, 0x4207
+LISTEN, GET_SYSCALL_INFO = 0x4208, 0x420E
 O_TRACESYSGOOD = 1
+O_FOLLOW = 2 | 4 | 8 | 16  # fork, vfork, clone, exec
+EVENT_STOP = 128
+SYSCALL_STOP = signal.SIGTRAP | 0x80
 WALL = 0x4000_0000
+_SYSCALL_INFO_SIZE = 88
+_INFO_ENTRY, _INFO_EXIT = 1, 2
+_INFO_HEAD, _INFO_CALL, _INFO_RESULT = struct.Struct("<B3xI16x"), struct.Struct("<7Q"), struct.Struct("<q")
 SUPPORTED = platform.machine() == "x86_64"
 
 _ptrace = ctypes.CDLL(None, use_errno=True).ptrace
@@ -49,3 +60,32 @@ def get_registers(tid: int) -> Registers:
 
 def set_registers(tid: int, registers: Registers) -> None:
     request(SETREGS, tid, ctypes.addressof(registers))
+
+
+class Entry(NamedTuple):
+    """A thread is about to enter a system call."""
+
+    arch: int
+    number: int
+    args: tuple[int, ...]
+
+
+class Exit(NamedTuple):
+    """A thread has left one: the value, or the negative errno."""
+
+    result: int
+
+
+def syscall_stop(tid: int) -> Entry | Exit | None:
+    """What a thread that stopped at a system call is about; None where the kernel does not say. Linux 5.3."""
+    buffer = ctypes.create_string_buffer(_SYSCALL_INFO_SIZE)
+    if _ptrace(GET_SYSCALL_INFO, tid, _SYSCALL_INFO_SIZE, ctypes.addressof(buffer)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"ptrace: {os.strerror(number)}")
+    kind, arch = _INFO_HEAD.unpack_from(buffer)
+    if kind == _INFO_ENTRY:
+        number, *args = _INFO_CALL.unpack_from(buffer, _INFO_HEAD.size)
+        return Entry(arch, number, tuple(args))
+    if kind == _INFO_EXIT:
+        return Exit(*_INFO_RESULT.unpack_from(buffer, _INFO_HEAD.size))
+    return None

@@ -43,6 +43,7 @@ X86_64 = Arch(
         {
             "read": 0,
             "write": 1,
+            "close": 3,
             "open": 2,
             "stat": 4,
             "fstat": 5,
@@ -96,6 +97,7 @@ AARCH64 = Arch(
             "fallocate": 47,
             "faccessat": 48,
             "openat": 56,
+            "close": 57,
             "lseek": 62,
             "read": 63,
             "write": 64,

@@ -17,7 +17,9 @@ from typing import Any, TextIO
 
 from npubox.tools.ioctls import Read, decode, name_of
 
-ERRNO_NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EAGAIN: "EAGAIN"}
+RESTARTS = {512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND", 516: "ERESTART_RESTARTBLOCK"}
+"""What a tracer sees of a call that a signal interrupts; the program sees EINTR, or that it begins anew."""
+ERRNO_NAMES = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EAGAIN: "EAGAIN", **RESTARTS}
 OPEN_FLAGS = ("O_CREAT", "O_EXCL", "O_TRUNC", "O_APPEND", "O_NONBLOCK", "O_CLOEXEC", "O_DIRECTORY")
 ACCESS = ("O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE")
 
@@ -86,6 +88,9 @@ class Tracer:
 
     def poll(self, pid: int, nodes: list[str]) -> Event:
         return Event(self.now(), pid, "poll", {"nodes": ", ".join(nodes)})
+
+    def close(self, pid: int, fd: int, node: str) -> Event:
+        return Event(self.now(), pid, "close", {"fd": fd, "node": node})
 
     def finish(self, event: Event, result: int | None, error: int) -> None:
         """The event is complete: write it."""
