@@ -100,5 +100,5 @@ def test_code(block: Block, folder: Path) -> None:
 
 def test_it_shows_both_commands_and_code() -> None:
     assert [line for block in blocks(README, "sh") for line in block.text.splitlines() if "make" in line]
-    assert len(blocks(README, "python")) == 2
+    assert len(blocks(README, "python")) == 4
     assert len(blocks(README, "console")) == 3
