@@ -68,6 +68,18 @@ def test_digits(accelerator: str, extra: tuple[str, ...]) -> None:
 
 
 @pytest.mark.shared
+@pytest.mark.parametrize("accelerator", ["ethos-u65-256", "ethos-u55-128"])
+@pytest.mark.parametrize("extra", [(), ("--separate-io-regions",)])
+def test_the_newer_payload_with_regions_for_inputs_and_outputs(
+    accelerator: str, extra: tuple[str, ...]
+) -> None:
+    source = shared_network("kws_dscnn_int8").read_bytes()
+    content = compiled_by_vela(source, accelerator, "--cop-format", "COP2", *extra).content
+    with Host(configuration(accelerator)) as host:
+        check(host, content, shared_vectors("kws_dscnn_int8")[:3])
+
+
+@pytest.mark.shared
 @pytest.mark.parametrize("name", SHARED_NAMES)
 @pytest.mark.parametrize("accelerator", ["ethos-u65-256", "ethos-u55-128"])
 def test_shared_networks_with_state_from_the_start_each_time(name: str, accelerator: str) -> None:

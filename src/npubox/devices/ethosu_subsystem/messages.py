@@ -76,7 +76,7 @@ def network_layout(user_arg: int, program: Program) -> NetworkLayoutRsp:
     """Raises Failure as `network_info`."""
     answer = NetworkLayoutRsp(user_arg=user_arg, status=CoreStatus.OK, desc=_description(program))
     answer.is_vela = program.network.compiled
-    answer.arena_size = program.arena_size
+    answer.arena_size = program.plan.size
     answer.ifm_count, answer.ofm_count = _count(program.inputs), _count(program.outputs)
     for number, tensor in enumerate(program.inputs):
         _fill(answer.ifm[number], tensor, program)
@@ -92,7 +92,7 @@ def model_at(memory: Memory, place: Range) -> Program:
 
 def _fill(layout: Any, tensor: Tensor, program: Program) -> None:
     layout.size, layout.type = tensor.nbytes, TFLITE_TYPES[tensor.dtype]
-    layout.offset, layout.dims = program.offsets.get(tensor.index, 0), len(tensor.shape)
+    layout.offset, layout.dims = program.plan.offsets.get(tensor.index, 0), len(tensor.shape)
     for axis, size in enumerate(tensor.shape):
         layout.shape[axis] = size
 
