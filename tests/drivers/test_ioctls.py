@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from npubox.bus.port import Prot
-from npubox.core.drm.device import DrmDevice
-from npubox.core.node import Node
+from npubox.core.drm.device import DrmDevice, Minors
+from npubox.core.node import Node, adopt
 from npubox.drivers.accel.ethosu.drv import probe
+from npubox.drivers.accel.refaccel.drv import probe as probe_refaccel
 from npubox.hw.ethosu.registers import Reg
-from npubox.uapi import drm
+from npubox.uapi import drm, drm_syncobj
 from npubox.uapi import ethosu_accel as uapi
 from npubox.uapi.ioctl import Dir, Ioctl, encode
+from npubox.uapi.refaccel import CREATE_BO
 from tests.core.refaccel import call, fails
 from tests.drivers.fake_npu import (
     DRAM,
@@ -309,3 +311,27 @@ def test_bo_wait_honours_absolute_deadlines(node: Node, port: FakePort) -> None:
     assert time.monotonic_ns() >= deadline
     port.complete()
     bo_wait(node, handle)
+
+
+def test_sync_objects_are_not_supported(node: Node) -> None:
+    argument = ctypes.create_string_buffer(64)
+    for declaration in drm_syncobj.IOCTLS:
+        with fails(errno.EOPNOTSUPP):
+            node.ioctl(declaration, ctypes.addressof(argument))
+    for capability in (drm.Cap.SYNCOBJ, drm.Cap.SYNCOBJ_TIMELINE):
+        assert call(node, drm.GET_CAP, capability=capability).value == 0
+
+
+def test_buffers_leave_but_do_not_enter(node: Node) -> None:
+    with Node.open(probe_refaccel("refaccel.0", Minors())) as other:
+        theirs = call(other, CREATE_BO, size=4096).handle
+        foreign = call(other, drm.PRIME_HANDLE_TO_FD, handle=theirs, flags=os.O_RDWR).fd
+        with fails(errno.EINVAL):
+            call(node, drm.PRIME_FD_TO_HANDLE, fd=foreign)
+        mine = call(node, drm.PRIME_HANDLE_TO_FD, handle=bo_create(node, 4096), flags=os.O_RDWR).fd
+        handle = call(other, drm.PRIME_FD_TO_HANDLE, fd=mine).handle
+        offset = other.device.object_at(0x1_0000_1000)
+        assert (handle, offset is not None) == (2, True)
+        for fd in (foreign, mine):
+            adopt(fd).close()
+        other.device.unregister()

@@ -7,17 +7,23 @@ import ctypes
 from enum import IntEnum, IntFlag
 from typing import Any
 
-from npubox.tools import ethosu_linux_fields, neuron_fields
+from npubox.tools import ethosu_linux_fields, neuron_fields, sync_fields
 from npubox.tools.pointers import Pointer
-from npubox.uapi import drm, ethosu_accel
+from npubox.uapi import drm, drm_syncobj, ethosu_accel
 from npubox.uapi.ioctl import Ioctl
 
-DECLARATIONS: tuple[Ioctl[Any], ...] = (*drm.IOCTLS, *ethosu_accel.IOCTLS, *ethosu_accel.PERFMON_IOCTLS)
+DECLARATIONS: tuple[Ioctl[Any], ...] = (
+    *drm.IOCTLS,
+    *drm_syncobj.IOCTLS,
+    *ethosu_accel.IOCTLS,
+    *ethosu_accel.PERFMON_IOCTLS,
+)
 
 ENUMS: dict[tuple[type[ctypes.Structure], str], type[IntEnum] | type[IntFlag]] = {
     (drm.GetCap, "capability"): drm.Cap,
     (ethosu_accel.DevQuery, "type"): ethosu_accel.Query,
     (ethosu_accel.BoCreate, "flags"): ethosu_accel.BoFlag,
+    **sync_fields.ENUMS,
     **ethosu_linux_fields.ENUMS,
     **neuron_fields.ENUMS,
 }
@@ -31,5 +37,6 @@ POINTERS: dict[tuple[type[ctypes.Structure], str], Pointer] = {
     (ethosu_accel.DevQuery, "pointer"): Pointer(ethosu_accel.NpuInfo, None, written=True),
     (ethosu_accel.CmdstreamBoCreate, "data"): Pointer(None, "size"),
     (ethosu_accel.Submit, "jobs"): Pointer(ethosu_accel.Job, "job_count"),
+    **sync_fields.POINTERS,
     **neuron_fields.POINTERS,
 }

@@ -7,7 +7,7 @@ import ctypes
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from npubox.tools import ethosu_linux_fields
+from npubox.tools import ethosu_linux_fields, sync_fields
 from npubox.tools.ethosu_linux_fields import COUNTED
 from npubox.tools.ioctl_fields import DECLARATIONS, ENUMS, POINTERS
 from npubox.tools.pointers import Pointer
@@ -21,7 +21,8 @@ Read = Callable[[int, int], bytes]  # (address, size): OSError where it cannot
 
 _BY_NR = {ioc_nr(declaration.number): declaration for declaration in DECLARATIONS}
 _BY_NUMBER: dict[int, Ioctl[Any]] = {
-    declaration.number: declaration for declaration in (*neuron.IOCTLS, *ethosu_linux_fields.DECLARATIONS)
+    declaration.number: declaration
+    for declaration in (*neuron.IOCTLS, *ethosu_linux_fields.DECLARATIONS, *sync_fields.DECLARATIONS)
 }
 _NAMES = {
     ioc_nr(number): f"DRM_IOCTL_{name}"
