@@ -344,7 +344,7 @@ class VirtualPort:
         return self._device.read32(offset)
 
     def write32(self, offset: int, value: int) -> None:
-        self._device.write32(offset, value & 0xFFFFFFFF)
+        self._device.write32(offset, int(value) & 0xFFFFFFFF)  # flags are slow
 
     def on_interrupt(self, index: int, handler: Callable[[], None] | None) -> None:
         self._line.connect(index, handler)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from npubox.devices.ethosu_npu.faults import Refused
 from npubox.hw.ethosu import commands as hw
@@ -13,11 +14,16 @@ from npubox.hw.ethosu.commands import Cmd0, Cmd1
 from npubox.hw.ethosu.registers import Product
 
 FIRST_REGISTER = 256
+KEPT_STATES = 4096
 _40_BITS = (1 << 40) - 1
+_CMD0 = {int(code): (code, code.name) for code in Cmd0}
+_CMD1 = {int(code): (code, code.name) for code in Cmd1}
+
+FM_BASES = frozenset(Cmd1[f"{fm}_BASE{tile}"] for fm in ("IFM", "IFM2", "OFM") for tile in range(4))
+"""The registers that say where feature maps lie."""
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """One command: `offset` is its byte offset in the stream; `register` is None for operations."""
 
     offset: int
@@ -54,24 +60,21 @@ def commands(words: bytes) -> Iterator[Command]:
         control = word & hw.CONTROL_MASK
         if word & hw.RESERVED_MASK or control not in (0, hw.CMD1_CONTROL):
             raise BadCommand(offset, f"word {word:#010x}", "reserved bits are set")
-        if control == 0:
-            try:
-                cmd0 = Cmd0(code)
-            except ValueError:
-                raise BadCommand(offset, f"cmd0 {code}", "there is no such command") from None
+        known = _CMD1.get(code) if control else _CMD0.get(code)
+        if known is None:
+            kind = "cmd1" if control else "cmd0"
+            raise BadCommand(offset, f"{kind} {code}", "there is no such command")
+        member, name = known
+        if isinstance(member, Cmd0):
             operation = code < FIRST_REGISTER
             yield Command(
-                offset, cmd0.name, cmd0 if operation else None, None if operation else cmd0, parameter
+                offset, name, member if operation else None, None if operation else member, parameter
             )
             at += 1
             continue
-        try:
-            cmd1 = Cmd1(code)
-        except ValueError:
-            raise BadCommand(offset, f"cmd1 {code}", "there is no such command") from None
         if at + 1 >= count:
-            raise BadCommand(offset, cmd1.name, "the stream ends before its payload word")
-        yield Command(offset, cmd1.name, None, cmd1, parameter, values[at + 1])
+            raise BadCommand(offset, name, "the stream ends before its payload word")
+        yield Command(offset, name, None, member, parameter, values[at + 1])
         at += 2
 
 
@@ -91,12 +94,33 @@ class RegisterFile:
         # Cmd0 and Cmd1 share numbers, and IntEnum members of equal value are equal: keep them apart.
         self._cmd0: dict[Cmd0, int] = {}
         self._cmd1: dict[Cmd1, int] = {}
+        self._bases: dict[Cmd1, int] = {}
+        self._state = -1
+        self._states: dict[tuple[int, ...], int] = {}
+        self._numbers = itertools.count()
 
     def write(self, command: Command) -> None:
-        if isinstance(command.register, Cmd1):
-            self._cmd1[command.register] = command.value
-        elif command.register is not None:
-            self._cmd0[command.register] = command.value
+        register, value = command.register, command.value
+        if isinstance(register, Cmd1):
+            if register in FM_BASES:
+                self._bases[register] = value
+            elif self._cmd1.get(register) != value:
+                self._cmd1[register] = value
+                self._state = -1
+        elif register is not None and self._cmd0.get(register) != value:
+            self._cmd0[register] = value
+            self._state = -1
+
+    @property
+    def state(self) -> int:
+        """A number for what all registers but `FM_BASES` hold; the same only where they hold the same."""
+        if self._state < 0:
+            # No register is ever taken out again, so places and counts tell which ones these are.
+            content = (len(self._cmd0), *self._cmd0.values(), *self._cmd1.values())
+            if len(self._states) >= KEPT_STATES:
+                self._states.clear()
+            self._state = self._states.setdefault(content, next(self._numbers))
+        return self._state
 
     def unsigned(self, register: Cmd0, fields: int = 0xFFFF) -> int:
         """A cmd0 register's parameter; bits outside `fields` have no meaning and are refused."""
@@ -123,7 +147,7 @@ class RegisterFile:
 
     def address_or(self, register: Cmd1, default: int) -> int:
         """A 40-bit address that only the tiles in use must have."""
-        return self._cmd1.get(register, default) & _40_BITS
+        return self._bases.get(register, default) & _40_BITS
 
     def stride(self, register: Cmd1) -> int:
         """A 40-bit two's complement cmd1 value, of which the parameter may be sign-extended."""
@@ -152,6 +176,6 @@ class RegisterFile:
 
     def _word(self, register: Cmd1) -> int:
         try:
-            return self._cmd1[register]
+            return self._bases[register] if register in FM_BASES else self._cmd1[register]
         except KeyError:
             raise Refused(f"{register.name} was never written") from None

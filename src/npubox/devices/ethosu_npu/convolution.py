@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from npubox.devices.ethosu_npu.kernels import bytes as byte_kernels
 from npubox.devices.ethosu_npu.kernels import feature_maps, plain, scaling
 from npubox.devices.ethosu_npu.kernels.program import Col, Opcode
 from npubox.devices.ethosu_npu.memory import ByteArray, MapLayout, Regions, Shram
-from npubox.devices.ethosu_npu.operations import Convolution, Output
+from npubox.devices.ethosu_npu.operations import Convolution, Output, Shift
 from npubox.devices.ethosu_npu.parameters import CachedParameters, Parameters
 from npubox.devices.ethosu_npu.program import Row, Scratch, padded
 from npubox.devices.ethosu_npu.values import TABLE16_ENTRIES, load_values, output_table, post_vector
@@ -57,6 +58,13 @@ class ConvolutionStep:
         )
         self._segments, self._segment_words = self._pieces()
         self._taps = self._tap_offsets()
+
+    def moved(self, shift: Shift) -> ConvolutionStep:
+        """It shares the decoded weights."""
+        other = copy.copy(self)
+        other._ifm = self._ifm.moved(shift.ifm)
+        other._ofm = self._ofm.moved(shift.ofm)
+        return other
 
     def run(self, regions: Regions, shram: Shram) -> None:
         parameters = self._parameters.read(regions)

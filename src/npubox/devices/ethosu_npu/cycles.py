@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from npubox.devices.ethosu_npu.commands import Command, RegisterFile
@@ -59,12 +59,6 @@ class Cost:
     external_read: int = 0
     external_written: int = 0
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    def __sub__(self, other: Cost) -> Cost:
-        return Cost(*(a - b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
 
 @dataclass(frozen=True)
 class Block:
@@ -108,20 +102,33 @@ class Timeline:
                 self._hold(self._transfers, command.parameter)
 
     def cost(self, operation: Operation, registers: RegisterFile) -> Cost:
-        """The cost of the next operation; OP_STOP and OP_IRQ cost one cycle. All totals together are when the
-        last operation ends."""
+        """The cost of the next operation."""
+        return self.place(operation, self.alone(operation, registers))
+
+    def alone(self, operation: Operation, registers: RegisterFile) -> Cost:
+        """What an operation costs if nothing else runs; OP_STOP and OP_IRQ cost one cycle."""
+        match operation:
+            case Dma():
+                return transfer_cost(operation, self._memories)
+            case Convolution() | Pool() | Elementwise():
+                block = Block.of(registers, self._configuration)
+                return kernel_cost(operation, block, self._configuration)
+            case _:
+                return Cost(1)
+
+    def place(self, operation: Operation, alone: Cost) -> Cost:
+        """The cost of the next operation, which costs `alone`. All totals together are when the last
+        operation ends."""
         before = self._end
         match operation:
             case Dma():
-                alone = transfer_cost(operation, self._memories)
                 self._start(self._transfers, alone.total)
             case Convolution() | Pool() | Elementwise():
-                block = Block.of(registers, self._configuration)
-                alone = kernel_cost(operation, block, self._configuration)
                 self._start(self._kernels, alone.total)
             case _:
-                return Cost(1)
-        return alone + Cost(self._end - before - alone.total)
+                return alone
+        total = self._end - before
+        return alone if total == alone.total else replace(alone, total=total)
 
     @property
     def _end(self) -> int:

@@ -18,8 +18,10 @@ from npubox.devices.ethosu_npu.operations import (
     Operation,
     Output,
     Pool,
+    Shift,
     Stop,
     Window,
+    tiles_used,
 )
 from npubox.hw.ethosu import commands as hw
 from npubox.hw.ethosu.commands import (
@@ -92,7 +94,7 @@ def _feature_map(regs: RegisterFile, which: str, height: int, width: int, depth:
     width0, height0, height1 = (regs.unsigned(register) + 1 for register in sizes)
     base0 = regs.address(bases[0])
     nhcwb16 = layout == Format.NHCWB16
-    needed = [True, width > width0, height > height0, width > width0 and height > height1]
+    needed = tiles_used(height, width, width0, height0, height1)
     tile_bases = [
         regs.address(register) if used else regs.address_or(register, base0)
         for register, used in zip(bases, needed, strict=True)
@@ -114,6 +116,32 @@ def _feature_map(regs: RegisterFile, which: str, height: int, width: int, depth:
         width=width,
         depth=depth,
     )
+
+
+def shift_from(regs: RegisterFile, operation: Operation) -> Shift | None:
+    """Where the operation that the registers describe now lies, next to `operation`, of which all registers
+    but `FM_BASES` held the same. None if that has to be found out anew. Raises Refused."""
+    if isinstance(operation, Dma | Stop | Irq):
+        return Shift()
+    ifm = _shift_of(regs, "IFM", operation.ifm)
+    ofm = _shift_of(regs, "OFM", operation.ofm)
+    ifm2: int | None = 0
+    if isinstance(operation, Elementwise) and operation.ifm2 is not None:
+        ifm2 = _shift_of(regs, "IFM2", operation.ifm2)
+    return None if ifm is None or ifm2 is None or ofm is None else Shift(ifm, ifm2, ofm)
+
+
+def _shift_of(regs: RegisterFile, which: str, fm: FeatureMap) -> int | None:
+    """None where tiles lie otherwise, and where negative strides may now leave the address space."""
+    bases = _FM_REGISTERS[which][4]
+    shift = regs.address(bases[0]) - fm.bases[0]
+    if shift < 0 and min(fm.stride_y, fm.stride_x, fm.stride_c) < 0:
+        return None
+    if fm.width > fm.width0 or fm.height > fm.height0:
+        for register, base, used in zip(bases, fm.bases, fm.tiles_used, strict=True):
+            if used and regs.address(register) - base != shift:
+                return None
+    return shift
 
 
 def _ofm(regs: RegisterFile) -> FeatureMap:

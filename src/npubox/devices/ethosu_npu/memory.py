@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from weakref import WeakKeyDictionary
 
@@ -150,6 +151,14 @@ class MapLayout:
         )
         if self.start < -ADDRESS_END or self.size > ADDRESS_END:
             raise Refused("a feature map spans more than the address space")
+
+    def moved(self, shift: int) -> MapLayout:
+        """The same, `shift` bytes behind in the region."""
+        if not shift:
+            return self
+        other = copy.copy(self)
+        other.start += shift
+        return other
 
     @staticmethod
     def tile_sizes(fm: FeatureMap) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from npubox.bus.virtual import AddressSpace, DeviceClock, DmaFault, InterruptLine
@@ -318,10 +319,10 @@ class VirtualNpu:
 
     # What the executor tells
 
-    def spent(self, before: Cost, after: Cost, moment: int) -> None:
+    def spent(self, cost: Callable[[], Cost], moment: int) -> None:
         """See `run.Progress`."""
         with self._state:
-            self._pmu.count(before, after)
+            self._pmu.count(cost)
         self._clock.advance_to(moment)
 
     def raise_irq(self, mask: int) -> None:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from npubox.hw.ethosu.commands import (
     Activation,
@@ -17,6 +17,14 @@ from npubox.hw.ethosu.commands import (
     ScaleMode,
     Upscale,
 )
+
+
+def tiles_used(
+    height: int, width: int, width0: int, height0: int, height1: int
+) -> tuple[bool, bool, bool, bool]:
+    """Which of the four tiles a feature map of this size reaches into."""
+    right = width > width0
+    return True, right, height > height0, right and height > height1
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,15 @@ class FeatureMap:
     height: int
     width: int
     depth: int
+
+    @property
+    def tiles_used(self) -> tuple[bool, bool, bool, bool]:
+        return tiles_used(self.height, self.width, self.width0, self.height0, self.height1)
+
+    def moved(self, shift: int) -> FeatureMap:
+        """The same, `shift` bytes behind."""
+        first, second, third, fourth = (base + shift for base in self.bases)
+        return replace(self, bases=(first, second, third, fourth))
 
     @property
     def minimum(self) -> int:
@@ -155,6 +172,15 @@ class Stop:
 @dataclass(frozen=True)
 class Irq:
     irq_mask: int
+
+
+@dataclass(frozen=True)
+class Shift:
+    """By how many bytes the feature maps of one operation lie behind those of another."""
+
+    ifm: int = 0
+    ifm2: int = 0
+    ofm: int = 0
 
 
 Operation = Convolution | Pool | Elementwise | Dma | Stop | Irq

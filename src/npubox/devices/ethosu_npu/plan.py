@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A command stream decoded once: what the NPU does, in order, until OP_STOP or what it refuses."""
+"""A command stream decoded once: what the NPU does, in order, until OP_STOP or what it refuses.
+
+Streams may hold tens of thousands of operations that differ only in where their feature maps lie. Such a
+family is decoded, checked and priced once; of each further member only what its place decides is checked.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from npubox.devices.ethosu_npu.commands import (
     BadCommand,
@@ -16,23 +24,62 @@ from npubox.devices.ethosu_npu.commands import (
 )
 from npubox.devices.ethosu_npu.configuration import Configuration
 from npubox.devices.ethosu_npu.cycles import Cost, Timeline
-from npubox.devices.ethosu_npu.decode import build_operation
+from npubox.devices.ethosu_npu.decode import build_operation, shift_from
 from npubox.devices.ethosu_npu.faults import Refused
-from npubox.devices.ethosu_npu.operations import Dma, FeatureMap, Irq, Stop
+from npubox.devices.ethosu_npu.kernels.program import _SHARED_WORK
+from npubox.devices.ethosu_npu.operations import Convolution, Dma, FeatureMap, Irq, Operation, Shift, Stop
 from npubox.devices.ethosu_npu.program import Program, Step
 from npubox.devices.ethosu_npu.steps import build_step
 
+_UNMOVED = Shift()
 
-@dataclass(frozen=True)
-class Entry:
-    """One operation of the stream; `step` is None for STOP and IRQ, which carry their `irq_mask`. `ofm` is
-    what it writes, None for those and for DMA."""
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Operations with the same command and registers, but for `FM_BASES`. `operation` and `step` are those of
+    its first member, `alone` what each costs by itself; `step` is None for STOP and IRQ."""
+
+    operation: Operation
+    step: Step | None
+    alone: Cost
+
+    @cached_property
+    def shared(self) -> bool:
+        """Whether two threads may share the work of a member."""
+        operation = self.operation
+        if not isinstance(operation, Convolution):
+            return False
+        ofm, window = operation.ofm, operation.window
+        depth = 1 if operation.depthwise else operation.ifm.depth
+        products = ofm.height * ofm.width * ofm.depth * window.height * window.width * depth
+        return products >= _SHARED_WORK
+
+
+class Entry(NamedTuple):
+    """One operation of the stream, which lies `shift` behind the first of its family."""
 
     command: Command
     cost: Cost
-    step: Step | None = None
-    irq_mask: int = 0
-    ofm: FeatureMap | None = None
+    family: Family
+    shift: Shift
+
+    @property
+    def step(self) -> Step | None:
+        """None for STOP and IRQ."""
+        step = self.family.step
+        return step if step is None or self.shift is _UNMOVED else step.moved(self.shift)
+
+    @property
+    def irq_mask(self) -> int:
+        """What STOP and IRQ carry."""
+        operation = self.family.operation
+        return operation.irq_mask if isinstance(operation, Stop | Irq) else 0
+
+    @property
+    def ofm(self) -> FeatureMap | None:
+        """What it writes; None for STOP, IRQ and DMA."""
+        operation = self.family.operation
+        return None if isinstance(operation, Dma | Stop | Irq) else operation.ofm.moved(self.shift.ofm)
 
 
 @dataclass(frozen=True)
@@ -46,29 +93,37 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Plan:
-    """`costs[n]` is what entries before the n-th cost together."""
-
     words: bytes
     entries: tuple[Entry, ...]
     refusal: Refusal | None
 
     @cached_property
     def program(self) -> Program:
-        return Program([entry.step for entry in self.entries])
+        return Program([(entry.family, entry.shift) for entry in self.entries])
 
     @cached_property
-    def costs(self) -> tuple[Cost, ...]:
-        return tuple(accumulate((entry.cost for entry in self.entries), initial=Cost(0)))
+    def cycles(self) -> tuple[int, ...]:
+        """What entries before the n-th take together."""
+        return tuple(accumulate((entry.cost.total for entry in self.entries), initial=0))
+
+    @cached_property
+    def shared_cycles(self) -> int:
+        """What the convolutions take that are large enough for two threads."""
+        return sum(entry.cost.total for entry in self.entries if entry.family.shared)
+
+    @cached_property
+    def _costs(self) -> npt.NDArray[np.int64]:
+        costs = [astuple(entry.cost) for entry in self.entries]
+        return np.array(costs, np.int64).reshape(len(costs), len(fields(Cost)))
+
+    def cost(self, first: int = 0, last: int | None = None) -> Cost:
+        """What entries `first` .. `last` - 1 cost together; all, unless told."""
+        return Cost(*self._costs[first:last].sum(axis=0).tolist())
 
     @cached_property
     def operations(self) -> tuple[int, ...]:
         """How many of the entries before the n-th are operations, not STOP or IRQ."""
-        return tuple(accumulate((entry.step is not None for entry in self.entries), initial=0))
-
-    @cached_property
-    def cycles(self) -> tuple[int, ...]:
-        """The totals of `costs`."""
-        return tuple(cost.total for cost in self.costs)
+        return tuple(accumulate((entry.family.step is not None for entry in self.entries), initial=0))
 
     @cached_property
     def last(self) -> int:
@@ -81,9 +136,37 @@ class Plan:
         return (*(entry.command.offset for entry in self.entries), len(self.words))
 
 
+class _Planner:
+    """Decodes the operations of one stream."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.registers = RegisterFile()
+        self._configuration = configuration
+        self._timeline = Timeline(configuration)
+        self._families: dict[tuple[object, ...], Family] = {}
+
+    def entry(self, command: Command) -> Entry | None:
+        """The operation that `command` starts; None for one without effect on results. Raises Refused."""
+        key = self.registers.state, command.operation, command.parameter
+        family = self._families.get(key)
+        shift = shift_from(self.registers, family.operation) if family is not None else None
+        if family is None or shift is None:
+            operation = build_operation(self.registers, command, self._configuration.cores)
+            if operation is None:
+                self._timeline.wait(command)
+                return None
+            alone = self._timeline.alone(operation, self.registers)
+            step = None
+            if not isinstance(operation, Stop | Irq):
+                step = build_step(operation, self._configuration.ofm_microblock)
+            family, shift = Family(operation, step, alone), _UNMOVED
+            self._families[key] = family
+        return Entry(command, self._timeline.place(family.operation, family.alone), family, shift)
+
+
 def build_plan(words: bytes, configuration: Configuration) -> Plan:
     """Decode `words` up to OP_STOP or the first command that cannot be executed."""
-    registers, timeline = RegisterFile(), Timeline(configuration)
+    planner = _Planner(configuration)
     entries: list[Entry] = []
     refusal = Refusal("end of stream", len(words), "the stream ends without OP_STOP")
     command: Command | None = None
@@ -91,22 +174,13 @@ def build_plan(words: bytes, configuration: Configuration) -> Plan:
         for command in commands(words):
             check_exists(command, configuration.product)
             if command.register is not None:
-                registers.write(command)
+                planner.registers.write(command)
                 continue
-            operation = build_operation(registers, command, configuration.cores)
-            if operation is None:
-                timeline.wait(command)
-                continue
-            price = timeline.cost(operation, registers)
-            if isinstance(operation, Stop | Irq):
-                entries.append(Entry(command, price, irq_mask=operation.irq_mask))
-                if isinstance(operation, Stop):
+            entry = planner.entry(command)
+            if entry is not None:
+                entries.append(entry)
+                if isinstance(entry.family.operation, Stop):
                     return Plan(words, tuple(entries), None)
-            else:
-                step = build_step(operation, configuration.ofm_microblock)
-                entries.append(
-                    Entry(command, price, step, ofm=None if isinstance(operation, Dma) else operation.ofm)
-                )
     except BadCommand as error:
         refusal = Refusal(error.name, error.offset, str(error))
     except Refused as error:

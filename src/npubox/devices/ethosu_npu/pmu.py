@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from npubox.devices.ethosu_npu.cycles import Cost
 from npubox.hw.ethosu.registers import (
@@ -17,6 +18,7 @@ from npubox.hw.ethosu.registers import (
 
 log = logging.getLogger(__name__)
 
+_COUNT_ENABLE = int(Pmcr.CNT_EN)
 _COUNTER_MASK = (1 << 48) - 1
 _EVENTS = range(Reg.PMEVCNTR0, Reg.PMEVCNTR0 + 4 * EVENT_COUNTERS, 4)
 _TYPES = range(Reg.PMEVTYPER0, Reg.PMEVTYPER0 + 4 * EVENT_COUNTERS, 4)
@@ -87,11 +89,11 @@ class Pmu:
                 return False
         return True
 
-    def count(self, before: Cost, after: Cost) -> None:
-        """Operations have been executed; what the run cost before and after them."""
-        if not self._control & Pmcr.CNT_EN:
+    def count(self, executed: Callable[[], Cost]) -> None:
+        """Operations have been executed that cost `executed()`."""
+        if not self._control & _COUNT_ENABLE:
             return
-        cost = after - before
+        cost = executed()
         if self._enabled & PMU_CYCLE_BIT:
             self._cycles = (self._cycles + cost.total) & _COUNTER_MASK
         for n, event in enumerate(self._types):

@@ -16,12 +16,13 @@ import numpy.typing as npt
 from npubox.devices.ethosu_npu.kernels import program as native
 from npubox.devices.ethosu_npu.kernels.program import COLUMNS, Col, Opcode, State
 from npubox.devices.ethosu_npu.memory import MapLayout, Regions, Shram
-from npubox.devices.ethosu_npu.operations import FeatureMap, Output
+from npubox.devices.ethosu_npu.operations import FeatureMap, Output, Shift
 from npubox.devices.ethosu_npu.values import TABLE16_ENTRIES, TABLE_ENTRIES
 
 Int64Array = npt.NDArray[np.int64]
 
 ALIGNMENT = 64
+_START = 2  # of a feature map's columns
 
 
 class Row:
@@ -94,15 +95,33 @@ class Step(Protocol):
     def row(self, scratch: Scratch) -> Row | None:
         """After a run: the same as a row, or None where only Python can do it."""
 
+    def moved(self, shift: Shift) -> Step:
+        """The same on feature maps that lie elsewhere; it shares all that was prepared."""
+
+
+class Member(Protocol):
+    """What `Program` needs of the family of a step: `step` is that of its first member."""
+
+    @property
+    def step(self) -> Step | None: ...
+
 
 class Program:
-    """The rows of a plan's steps, in order; None, and those not known yet, are left to Python."""
+    """The rows of a plan's steps, in order; those not known yet, and None, are left to Python.
 
-    def __init__(self, steps: Sequence[Step | None]) -> None:
-        self._steps = steps
-        self._rows: Int64Array = np.zeros((len(steps), COLUMNS), np.int64)
-        self._keeps: list[Row | None] = [None] * len(steps)
-        most = max((step.scratch_bytes for step in steps if step is not None), default=0)
+    Of steps that are one but for where their feature maps lie, one run makes the rows of all.
+    """
+
+    def __init__(self, members: Sequence[tuple[Member, Shift]]) -> None:
+        self._members = members
+        self._rows: Int64Array = np.zeros((len(members), COLUMNS), np.int64)
+        self._keeps: dict[int, Row | None] = {}
+        self._families: dict[Member, list[int]] = {}
+        for index, (family, _) in enumerate(members):
+            self._families.setdefault(family, []).append(index)
+        self._unlearned = set(self._families)
+        steps = [family.step for family in self._families if family.step is not None]
+        most = max((step.scratch_bytes for step in steps), default=0)
         self._scratch: npt.NDArray[np.uint8] = np.empty(most + ALIGNMENT, np.uint8)
 
     def run(self, first: int, last: int, regions: Regions, shram: Shram, state: Int64Array) -> int:
@@ -113,13 +132,24 @@ class Program:
         """Share the work of `run`, called in another thread, until it is told to leave."""
         return native.assist(self._rows, shram.address, state)
 
-    def learn(self, index: int) -> None:
+    def learn(self, index: int, step: Step) -> None:
         """The Python form of step `index` has run: remember it as a row."""
-        step = self._steps[index]
-        assert step is not None
         row = step.row(Scratch(-(-self._scratch.ctypes.data // ALIGNMENT) * ALIGNMENT))
         self._keeps[index] = row
         self._rows[index] = 0 if row is None else row.cells
+        family, shift = self._members[index]
+        if row is not None and family in self._unlearned:
+            self._unlearned.remove(family)
+            self._spread(row, self._families[family], shift)
+
+    def _spread(self, row: Row, indices: list[int], shift: Shift) -> None:
+        """`row`, whose step lies at `shift`, for all of its family."""
+        self._keeps[-1 - indices[0]] = row
+        shifts = [self._members[index][1] for index in indices]
+        self._rows[indices] = row.cells
+        for column, field in ((Col.IFM, "ifm"), (Col.IFM2, "ifm2"), (Col.OFM, "ofm")):
+            moves = np.array([getattr(other, field) for other in shifts], np.int64)
+            self._rows[indices, column + _START] += moves - getattr(shift, field)
 
 
 def new_state() -> Int64Array:

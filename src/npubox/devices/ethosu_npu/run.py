@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from typing import Protocol
@@ -30,7 +30,7 @@ from npubox.devices.ethosu_npu.tap import Tap, read_back
 KEPT_PLANS = 64
 LONGEST_OPERATION = 10**9  # ns of device time; a longer one is a hang to whoever waits for it
 SLICE = 10**6  # ns of device time between looks at resets and the clock, roughly
-WORTH_ASSISTING = 200_000  # cycles of a stream
+WORTH_ASSISTING = 200_000  # cycles of a stream in operations that two threads can share
 NANOSECONDS = 10**9
 
 
@@ -98,8 +98,8 @@ class Run:
 class Progress(Protocol):
     """Who hears how a run gets on: the NPU's registers."""
 
-    def spent(self, before: Cost, after: Cost, moment: int) -> None:
-        """Operations were executed until `moment` of device time; what the run cost before and after them."""
+    def spent(self, cost: Callable[[], Cost], moment: int) -> None:
+        """Operations that `cost()` were executed, until `moment` of device time."""
 
     def raise_irq(self, mask: int) -> None:
         """OP_IRQ was executed."""
@@ -198,7 +198,7 @@ class Executor:
 
     @contextmanager
     def _assistance(self, plan: Plan) -> Iterator[None]:
-        if self._assistant is None or plan.cycles[-1] < WORTH_ASSISTING:
+        if self._assistant is None or plan.shared_cycles < WORTH_ASSISTING:
             yield
             return
         self._assistant.start(plan.program)
@@ -231,13 +231,14 @@ class Executor:
             raise Aborted
         if run.injection is Injection.BUS_ERROR:
             raise DmaFault(run.queue, 4, False, "injected by the control channel")
-        if entry.step is not None:
-            entry.step.run(run.regions, self._shram)
-            plan.program.learn(run.index)
+        step = entry.step
+        if step is not None:
+            step.run(run.regions, self._shram)
+            plan.program.learn(run.index, step)
         if self.tap is not None and entry.ofm is not None:
             self.tap(entry.command, entry.ofm, read_back(run.regions, entry.ofm))
         self._cells[State.STEP] = run.index + 1
-        if entry.step is None and run.index != plan.last:
+        if step is None and run.index != plan.last:
             self._account(run, plan)
             self._progress.raise_irq(entry.irq_mask)
 
@@ -245,7 +246,7 @@ class Executor:
         """Tell what has been executed since the last time, by this thread or the one before it."""
         before, run.index = run.index, int(self._cells[State.STEP])
         moment = run.start + self._duration(run.cycles)
-        self._progress.spent(plan.costs[before], plan.costs[run.index], moment)
+        self._progress.spent(lambda: plan.cost(before, run.index), moment)
 
     def _duration(self, cycles: int) -> int:
         return cycles * NANOSECONDS // self._frequency

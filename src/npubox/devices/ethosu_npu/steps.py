@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,6 +28,7 @@ from npubox.devices.ethosu_npu.operations import (
     Operation,
     Output,
     Pool,
+    Shift,
 )
 from npubox.devices.ethosu_npu.program import Row, Scratch, Step, padded
 from npubox.devices.ethosu_npu.values import TABLE16_ENTRIES, load_values, output_table, post_vector
@@ -55,6 +58,11 @@ class _Finisher:
         self._output = output
         self._post = post_vector(output, scaled)
         self.layout = MapLayout(ofm)
+
+    def moved(self, shift: int) -> _Finisher:
+        other = copy.copy(self)
+        other.layout = self.layout.moved(shift)
+        return other
 
     @property
     def scratch_bytes(self) -> int:
@@ -116,6 +124,12 @@ class PoolStep:
         self._map = None
         if copies and byte_sized(operation.ifm, operation.ofm):
             self._map = ByteMap(operation.ifm, None, self._copied)
+
+    def moved(self, shift: Shift) -> PoolStep:
+        other = copy.copy(self)
+        other._ifm = self._ifm.moved(shift.ifm)
+        other._finisher = self._finisher.moved(shift.ofm)
+        return other
 
     @property
     def scratch_bytes(self) -> int:
@@ -221,6 +235,13 @@ class ElementwiseStep:
         if bytes_only and (operation.ifm2 is None or size >= FEWEST_PAIRS):
             self._map = ByteMap(operation.ifm, operation.ifm2, self._mapped)
 
+    def moved(self, shift: Shift) -> ElementwiseStep:
+        other = copy.copy(self)
+        other._ifm = self._ifm.moved(shift.ifm)
+        other._ifm2 = self._ifm2.moved(shift.ifm2) if self._ifm2 is not None else None
+        other._finisher = self._finisher.moved(shift.ofm)
+        return other
+
     def run(self, regions: Regions, shram: Shram) -> None:
         layouts = [layout for layout in (self._ifm, self._ifm2) if layout is not None]
         ofm = self._finisher.layout
@@ -299,6 +320,10 @@ class DmaStep:
     def __init__(self, operation: Dma) -> None:
         self._operation = operation
         self._table_offset: int | None = None
+
+    def moved(self, shift: Shift) -> DmaStep:
+        """A DMA has no feature maps."""
+        return self
 
     def run(self, regions: Regions, shram: Shram) -> None:
         operation = self._operation

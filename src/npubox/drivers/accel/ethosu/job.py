@@ -36,6 +36,7 @@ PROT_NON_SECURE = 2
 REGIONCFG_SRAM_IS_2 = 0xAA8A
 AXI_LIMIT_SRAM = 0x1F3F00B0
 AXI_LIMIT_DRAM = 0x1F3F0002
+FAILED = int(Status.BUS_ERROR | Status.PARSE_ERROR)
 ADDRESS_LOW = 0xFFFF_FFFF
 ZEROS = bytes(1 << 20)
 
@@ -173,7 +174,7 @@ class Npu:
         def ended(fence: Fence | None, status: int) -> None:
             if fence is None or fence is not self._current:
                 return
-            if status & (Status.BUS_ERROR | Status.PARSE_ERROR):
+            if status & FAILED:
                 fault()
             else:
                 # Like the kernel, without a look at END_REACHED: OP_IRQ in a stream ends the job too.
