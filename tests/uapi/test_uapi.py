@@ -204,6 +204,24 @@ def header_source(
     return "\n".join(lines)
 
 
+def compare_with_headers(
+    tmp_path: Path,
+    header: str,
+    prefix: str,
+    ioctls: dict[str, tuple[Ioctl[Any], int]],
+    structs: dict[str, tuple[type[ctypes.Structure], Layout]],
+) -> None:
+    values = run_c(tmp_path, header_source(header, prefix, ioctls, structs))
+    if not values:
+        pytest.skip(f"this system's headers have no <{header}>; the facts' numbers were compared")
+    for name, found in values.items():
+        if name in ioctls:
+            assert found == [ioctls[name][0].number], name
+        else:
+            size, offsets = layout(structs[name][0])
+            assert found == [size, *offsets.values()], name
+
+
 @pytest.mark.parametrize(
     ("header", "prefix", "ioctls", "structs"),
     [
@@ -220,12 +238,4 @@ def test_numbers_and_layouts_are_the_system_headers(
     ioctls: dict[str, tuple[Ioctl[Any], int]],
     structs: dict[str, tuple[type[ctypes.Structure], Layout]],
 ) -> None:
-    values = run_c(tmp_path, header_source(header, prefix, ioctls, structs))
-    if not values:
-        pytest.skip(f"this system's headers have no <{header}>; the facts' numbers were compared")
-    for name, found in values.items():
-        if name in ioctls:
-            assert found == [ioctls[name][0].number], name
-        else:
-            size, offsets = layout(structs[name][0])
-            assert found == [size, *offsets.values()], name
+    compare_with_headers(tmp_path, header, prefix, ioctls, structs)
