@@ -81,10 +81,10 @@ static void await(volatile uint32_t *word, uint32_t value, const char *what)
         pause_at(i, what);
 }
 
-/* Wait for the second entry of a notification queue: its phase bit is written last. */
-static void await_entry(volatile unsigned char *queue, const char *what)
+/* Wait for the first or second entry of a notification queue: its phase bit is written last. */
+static void await_entry(volatile unsigned char *queue, int entry, const char *what)
 {
-    for (int i = 0; queue[17] != 1; i++)
+    for (int i = 0; !(queue[16 * entry + 1] & 1); i++)
         pause_at(i, what);
 }
 
@@ -158,10 +158,12 @@ static void notifications(void)
     call(NEURON_NOTIFICATIONS_INIT_V1, &events, "NOTIFICATIONS_INIT_V1");
     call(NEURON_NOTIFICATIONS_INIT_V1, &errors, "NOTIFICATIONS_INIT_V1");
     unsigned char *event = map(events.mmap_offset, 4096), *error = map(errors.mmap_offset, 4096);
+    await_entry(event, 0, "the first event notification");
+    await_entry(error, 0, "the first error notification");
     check(memcmp(event, "NQ0 EVENT", 9) == 0 && memcmp(error, "NQ0 ERROR", 9) == 0, "a queue's first entry");
     struct neuron_event set = {.nc_id = 0, .event_index = 7, .value = 1};
     call(NEURON_EVENT_SET, &set, "EVENT_SET");
-    await_entry(event, "the event's notification");
+    await_entry(event, 1, "the event's notification");
     check(event[16] == EVENT_QUEUE && *(uint32_t *)(event + 20) == (1u << 31 | 7), "the event's kind and number");
 
     uint64_t tx = allocate(RING * 16, 1), rx = allocate(RING * 16, 1), dram = allocate(4096, 0);
@@ -173,7 +175,7 @@ static void notifications(void)
     *destination = (struct neuron_descriptor){64 | 1 << 24, 0, address_of(dram)};
     struct neuron_dma_queue_copy_start start = {.eng_id = 2, .qid = 5, .tx_desc_count = 1, .rx_desc_count = 1};
     call(NEURON_DMA_QUEUE_COPY_START, &start, "DMA_QUEUE_COPY_START");
-    await_entry(error, "the error's notification");
+    await_entry(error, 1, "the error's notification");
     check(error[16] == ERROR_QUEUE && *(uint16_t *)(error + 18) == (2 << 4 | 5), "the error's kind and source");
     check(*(uint32_t *)(error + 20) == ADDRESS_ERROR, "the error's code");
 }

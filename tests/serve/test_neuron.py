@@ -53,6 +53,15 @@ def test_a_c_program(compiled: Compile, options: tuple[str, ...]) -> None:
     assert done.stdout == "all right\n"
 
 
+def test_chips_in_a_process_of_their_own(compiled: Compile, tmp_path: Path) -> None:
+    machine = tmp_path / "machine.toml"
+    machine.write_text(
+        'description = "two chips"\npolicy = "strict"\n[[neuron]]\nchips = 2\ndevice = 0x7064\n'
+        "revision = 255\nslot = 1\napart = true\n"
+    )
+    assert run(compiled("neuron"), options=["-m", str(machine)]).stdout == "all right\n"
+
+
 def test_tools_count_the_cores_as_ray_does() -> None:
     """The very look that Ray takes: directory, command, options, key."""
     if not Path("/opt").is_dir():

@@ -13,7 +13,7 @@ from npubox.core.nodes import NodeInfo, class_node
 from npubox.drivers.misc.neuron.policy import Policy
 from npubox.drivers.misc.neuron.sysfs import CLASS_ATTRIBUTES, files
 from npubox.errors import DeviceError
-from npubox.machines.part import Board, Spawn
+from npubox.machines.part import Board, Part, Spawn
 from npubox.uapi.neuron import NEURON
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MOST_CHIPS = 64
 @dataclass(frozen=True)
 class NeuronPreset:
     """`chips` chips of one PCI device id and revision, the first in PCI slot `slot`, each linked to the next.
-    `isolate` keeps processes apart."""
+    `isolate` keeps processes apart; `apart` gives the chips of a served machine a process of their own."""
 
     compiled: ClassVar[bool] = False
 
@@ -38,6 +38,7 @@ class NeuronPreset:
     revision: int
     slot: int
     isolate: bool
+    apart: bool
 
     @cached_property
     def nodes(self) -> Sequence[NodeInfo]:
@@ -56,12 +57,18 @@ class NeuronPreset:
 
         return NeuronPart(self, policy_of(board), board.clock)
 
-    def plug_split(self, board: Board, spawn: Spawn) -> NeuronPart:
-        """Here: the chips move data on threads of their own, outside the interpreter's lock."""
-        return self.plug(board)
+    def plug_split(self, board: Board, spawn: Spawn) -> Part:
+        """Here unless `apart`: chips move data on threads of their own, without the interpreter's lock."""
+        if not self.apart:
+            return self.plug(board)
+        from npubox.machines.neuron_apart import ApartNeuronPart
+
+        return ApartNeuronPart(self, policy_of(board), spawn)
 
     def run_device(self, channel: socket.socket) -> None:
-        raise DeviceError("Inferentia chips have no process of their own")
+        from npubox.machines.neuron_apart import run_chips
+
+        run_chips(self, channel)
 
     def _node(self, index: int) -> NodeInfo:
         attributes = tuple(files(READY, self.neighbours(index)).items())
@@ -85,4 +92,11 @@ def parse(entry: dict[str, Any], machine: dict[str, Any]) -> NeuronPreset:
     chips = entry.get("chips", 1)
     if not 1 <= chips <= MOST_CHIPS:
         raise DeviceError(f"[[neuron]] has 1 to {MOST_CHIPS} chips, not {chips}")
-    return NeuronPreset(chips, entry["device"], entry["revision"], entry["slot"], entry.get("isolate", False))
+    return NeuronPreset(
+        chips,
+        entry["device"],
+        entry["revision"],
+        entry["slot"],
+        entry.get("isolate", False),
+        entry.get("apart", False),
+    )

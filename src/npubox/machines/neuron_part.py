@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from npubox.bus.port import PciDevice
 from npubox.bus.virtual import AddressSpace, VirtualClock, VirtualPciPort
 from npubox.core.caller import Caller
 from npubox.core.file import OpenFile
@@ -51,22 +52,22 @@ class LocalChips:
 ATTRIBUTES_PERIOD = 0.1  # seconds
 
 
-class NeuronPart:
-    """A `Part`. Each chip's DRAM and host memory are one file, in which an offset is the address: so every
-    mapping that the driver allows is native. `chips` and `driver` are for the control channel."""
+class DrivenChips:
+    """A `Part` but for its chips: their driver, which is for the control channel too, and their nodes."""
 
     processes: frozenset[int] = frozenset()
+    driver: NeuronDriver
 
-    def __init__(self, preset: NeuronPreset, policy: Policy, clock: VirtualClock) -> None:
+    def __init__(self, preset: NeuronPreset) -> None:
         self._preset = preset
         self._attributes: AttributeThread | None = None
         self.job_watcher: JobWatcher | None = None
         self.nodes: Sequence[NodeInfo] = preset.nodes
-        self._files = [AddressFile() for _ in range(preset.chips)]
-        channels = tuple(dram_address(channel) for channel in range(DRAM_CHANNELS))
-        self._local = LocalChips(preset, clock, [DramFile(file.fd, channels) for file in self._files])
-        self.chips = self._local.chips
-        self.driver = NeuronDriver(self._local.ports, self._files, policy, isolate=preset.isolate)
+        self.files = [AddressFile() for _ in range(preset.chips)]
+
+    def probe(self, ports: Sequence[PciDevice], policy: Policy) -> None:
+        """Have the driver take the chips. OSError."""
+        self.driver = NeuronDriver(ports, self.files, policy, isolate=self._preset.isolate)
 
     def attributes(self, node: NodeInfo) -> dict[str, str]:
         """The files of a node's directory in sysfs as they are now."""
@@ -86,18 +87,34 @@ class NeuronPart:
         return NeuronFile(self.driver.devices[node.minor], flags, caller)
 
     def close(self) -> None:
+        """The driver lets go of the chips."""
         if self._attributes is not None:
             self._attributes.close()
         self.driver.close()
-        self._local.close()
-        for file in self._files:
+        for file in self.files:
             file.close()
+
+
+class NeuronPart(DrivenChips):
+    """A `Part` in this process. Each chip's DRAM and host memory are one file, in which an offset is the
+    address: so every mapping that the driver allows is native. `chips` are for the control channel."""
+
+    def __init__(self, preset: NeuronPreset, policy: Policy, clock: VirtualClock) -> None:
+        super().__init__(preset)
+        channels = tuple(dram_address(channel) for channel in range(DRAM_CHANNELS))
+        self._local = LocalChips(preset, clock, [DramFile(file.fd, channels) for file in self.files])
+        self.chips = self._local.chips
+        self.probe(self._local.ports, policy)
+
+    def close(self) -> None:
+        super().close()
+        self._local.close()
 
 
 class AttributeThread:
     """Looks, a few times a second, which nodes' files have changed."""
 
-    def __init__(self, part: NeuronPart, watcher: AttributeWatcher) -> None:
+    def __init__(self, part: DrivenChips, watcher: AttributeWatcher) -> None:
         self._part = part
         self._watcher = watcher
         self._ended = threading.Event()

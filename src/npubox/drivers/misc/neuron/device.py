@@ -16,7 +16,7 @@ from npubox.drivers.misc.neuron.core_states import Core
 from npubox.drivers.misc.neuron.crwl import CoreLock
 from npubox.drivers.misc.neuron.engines import Engines
 from npubox.drivers.misc.neuron.fwio import Fwio
-from npubox.drivers.misc.neuron.host_memory import AddressFile
+from npubox.drivers.misc.neuron.host_memory import AddressFile, unless_gone
 from npubox.drivers.misc.neuron.memory import MOST_CORES, Chunk, Lifetime, Memory
 from npubox.drivers.misc.neuron.metrics import Metrics
 from npubox.drivers.misc.neuron.notifications import Notifications
@@ -149,7 +149,8 @@ class NeuronDevice:
 
     def process_gone(self, pid: int) -> None:
         """A process closed the device for the last time, or died: nothing of it stays."""
-        self.queues.release(pid)
+        with unless_gone():
+            self.queues.release(pid)
         for lock in self.locks:
             lock.release(pid)
         self.datastores.release(pid)

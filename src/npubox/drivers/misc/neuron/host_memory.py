@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from npubox.bus.port import DmaSpace, Prot
 from npubox.core import libc
@@ -21,6 +22,16 @@ from npubox.hw.neuron.address import WINDOW_MASK, Window, through
 BUS_START = 0x1000_0000
 BUS_END = 1 << 32
 FILE_SIZE = through(Window.HOST, BUS_END)
+
+
+@contextmanager
+def unless_gone() -> Iterator[None]:
+    """What a chip that is gone would have to let go of is gone with it: its ENODEV is no error here."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
 
 
 class HostBus:
@@ -57,7 +68,8 @@ class HostBus:
         """Take the memory from the chips and give its pages back."""
         bus = address & WINDOW_MASK
         for space in self._spaces:
-            space.unmap(bus, size)
+            with unless_gone():
+                space.unmap(bus, size)
         libc.punch_hole(fd, address, size)
         self._addresses.free(bus, size)
 

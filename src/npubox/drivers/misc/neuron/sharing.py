@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 
 from npubox.core.dma_buf import DmaBuf
 from npubox.core.drm.reservation import Reservation
 from npubox.core.file import Backing
 from npubox.core.ranges import PAGE_SIZE
 from npubox.drivers.misc.neuron.call import Call, ioctl
+from npubox.drivers.misc.neuron.device import NeuronDevice
+from npubox.hw.neuron.pci import Bar
 from npubox.uapi import neuron as uapi
 from npubox.uapi import neuron_structs as structs
 
@@ -22,18 +25,28 @@ def dmabuf_fd(call: Call, args: structs.DmabufFd) -> None:
         raise OSError(errno.EPERM, "memory is not shared where processes are kept apart")
     if not args.size or (args.va | args.size) % PAGE_SIZE:
         raise OSError(errno.EINVAL, f"{args.size} bytes at {args.va:#x} are no whole pages")
-    for device in call.driver.devices:
-        offset = mapped_offset(call.pid, args.va, args.size, device.memory.file.fd)
-        if offset is not None:
-            backing = Backing(device.memory.file.fd, offset)
-            break
-    else:
-        raise OSError(errno.EINVAL, f"the process has mapped no device memory at {args.va:#x}")
+    backing = _mapped(call.driver.devices, call.pid, args.va, args.size)
     shared = DmaBuf(
-        device, args.size, backing, Reservation(), os.O_RDWR, lambda: None, exporter_name=uapi.DRIVER_NAME
+        call.device,
+        args.size,
+        backing,
+        Reservation(),
+        os.O_RDWR,
+        lambda: None,
+        exporter_name=uapi.DRIVER_NAME,
     )
     number = call.caller.files.install(shared, os.O_CLOEXEC | os.O_RDWR)
     call.write(args.fd, number.to_bytes(4, "little"))
+
+
+def _mapped(devices: Iterable[NeuronDevice], pid: int, address: int, size: int) -> Backing:
+    """What a process sees at `address`: memory of which file. OSError EINVAL where it is no device's."""
+    for device in devices:
+        for fd in {device.memory.file.fd, *(area.fd for area in device.port.bars[Bar.DRAM].areas)}:
+            offset = mapped_offset(pid, address, size, fd)
+            if offset is not None:
+                return Backing(fd, offset)
+    raise OSError(errno.EINVAL, f"the process has mapped no device memory at {address:#x}")
 
 
 def mapped_offset(pid: int, address: int, size: int, fd: int) -> int | None:
