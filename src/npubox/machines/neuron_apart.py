@@ -53,14 +53,14 @@ class ApartNeuronPart(DrivenChips):
 
     def close(self) -> None:
         self._closing = True
-        super().close()
-        for port in self._ports:
-            port.close()
         with suppress(ProcessLookupError):
             os.kill(self.device_pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             os.waitpid(self.device_pid, 0)
         self._watch.join()
+        super().close()
+        for port in self._ports:
+            port.close()
         self._channel.close()
 
     def _wait_for_death(self) -> None:
