@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from npubox.bus.port import BarArea, BarInfo, PciIdentity, Prot
-from npubox.bus.vfio_user import channel, protocol
+from npubox.bus.vfio_user import protocol
+from npubox.bus.vfio_user.channel import Channel, Message
 from npubox.bus.vfio_user.client import VfioUserDevice
 from npubox.bus.vfio_user.config_space import ConfigSpace
 from npubox.bus.vfio_user.listen import Listener
@@ -96,11 +97,10 @@ def client(served: Served) -> Iterator[VfioUserDevice]:
     device.close()
 
 
-def ask(
-    connection: socket.socket, command: int, payload: bytes = b"", fds: tuple[int, ...] = ()
-) -> channel.Message:
-    channel.send(connection, 7, command, 0, payload, fds)
-    reply = channel.receive(connection)
+def ask(connection: socket.socket, command: int, payload: bytes = b"", fds: tuple[int, ...] = ()) -> Message:
+    channel = Channel(connection)
+    channel.send(7, command, 0, payload, fds)
+    reply = channel.receive()
     assert reply is not None
     assert (reply.number, reply.command, reply.is_reply) == (7, command, True)
     assert bool(reply.flags & Flag.ERROR) == bool(reply.errno)
@@ -291,7 +291,7 @@ BAD = [
 def test_bad_requests(served: Served, command: int, payload: bytes, expected: int) -> None:
     connection = served.raw()
     assert ask(connection, command, payload).errno == expected
-    channel.send(connection, 1, command, Flag.NO_REPLY, payload)
+    Channel(connection).send(1, command, Flag.NO_REPLY, payload)
     assert read(connection, 0, 0, 4) == bytes(4), "no answer where none is wanted, and life goes on"
     connection.close()
 
@@ -334,6 +334,28 @@ def test_what_is_no_message_ends_the_connection(served: Served, garbage: bytes) 
     other = served.raw()
     assert read(other, 0, 0, 4) == bytes(4)
     other.close()
+
+
+def test_descriptors_stay_with_their_message() -> None:
+    """However the stream was cut: messages before and behind, one longer than what a read takes."""
+    ours, theirs = socket.socketpair()
+    sender, receiver = Channel(ours), Channel(theirs)
+    fds = [os.memfd_create(f"file {number}", os.MFD_CLOEXEC) for number in range(3)]
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+    for number, (size, given) in enumerate([(0, ()), (16, fds[:1]), (8, ()), (200_000, fds[1:]), (4, ())]):
+        sender.send(number, Command.DMA_MAP, 0, bytes(size), given)
+    sent = [os.fstat(fd).st_ino for fd in fds]
+    for number, (size, inodes) in enumerate([(0, []), (16, sent[:1]), (8, []), (200_000, sent[1:]), (4, [])]):
+        message = receiver.receive()
+        assert message is not None
+        assert (message.number, len(message.payload)) == (number, size)
+        assert [os.fstat(fd).st_ino for fd in message.fds] == inodes
+        message.close_fds()
+    sender.close()
+    assert receiver.receive() is None
+    receiver.close()
+    for fd in fds:
+        os.close(fd)
 
 
 def test_configuration_space_sizes_its_bars() -> None:

@@ -6,13 +6,18 @@ from __future__ import annotations
 import array
 import os
 import socket
+from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from npubox.bus.vfio_user.protocol import HEADER, MAX_FDS, MAX_MESSAGE, REPLY_TYPE, TYPE_MASK, Flag
+from npubox.bus.vfio_user.protocol import HEADER, MAX_FDS, MAX_MESSAGE, REPLY_TYPE, TYPE_MASK
 
 _HEADER_SIZE = HEADER.size
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+_READ = 4096
+"""Most messages are tens of bytes; a longer one takes several reads."""
+_FLAGS = int(socket.MSG_NOSIGNAL)
+_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
 
 
 class ProtocolError(Exception):
@@ -38,58 +43,80 @@ class Message(NamedTuple):
             os.close(self.fds.pop())
 
 
-def send(
-    connection: socket.socket,
-    number: int,
-    command: int,
-    flags: int,
-    payload: bytes = b"",
-    fds: Sequence[int] = (),
-    errno: int = 0,
-) -> None:
-    """OSError as sendmsg(2) fails."""
-    data = HEADER.pack(number, command, _HEADER_SIZE + len(payload), flags, errno) + payload
-    if fds:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        data = data[connection.sendmsg([data], rights, socket.MSG_NOSIGNAL) :]
-    if data:
-        connection.sendall(data, socket.MSG_NOSIGNAL)
+class Channel:
+    """One end of a connection. One thread receives at a time, and one sends."""
 
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = b""
+        self._taken = 0
+        """How many bytes of the stream are behind us: those of whole messages."""
+        self._arrived: deque[tuple[int, list[int]]] = deque()
+        """Descriptors, and where in the stream the read that brought them ended.
 
-def receive(connection: socket.socket) -> Message | None:
-    """The next message; None when the other end has closed.
+        The kernel ends a read with the piece that carries descriptors, and a message's are in its first
+        piece: so they belong to the message that this place is in.
+        """
 
-    Raises ProtocolError for a message of an impossible size or cut off, OSError. The header is read by
-    itself: descriptors then stay with their message.
-    """
-    header, rights, _, _ = connection.recvmsg(_HEADER_SIZE, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-    fds = _descriptors(rights) if rights else []
-    try:
-        if not header:
-            return None
-        if len(header) < _HEADER_SIZE:
-            header += _exactly(connection, _HEADER_SIZE - len(header))
-        number, command, size, flags, errno = HEADER.unpack(header)
-        if not _HEADER_SIZE <= size <= MAX_MESSAGE:
-            raise ProtocolError(f"a message of {size} bytes")
-        payload = _exactly(connection, size - _HEADER_SIZE) if size > _HEADER_SIZE else b""
-        message = Message(number, command, flags, errno, payload, fds)
-        fds = []
-        return message
-    finally:
-        for fd in fds:
-            os.close(fd)
+    def send(
+        self,
+        number: int,
+        command: int,
+        flags: int,
+        payload: bytes = b"",
+        fds: Sequence[int] = (),
+        errno: int = 0,
+    ) -> None:
+        """OSError as sendmsg(2) fails."""
+        data = HEADER.pack(number, command, _HEADER_SIZE + len(payload), flags, errno) + payload
+        if fds:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+            sent = self._connection.sendmsg([data], rights, _FLAGS)
+        else:
+            sent = self._connection.send(data, _FLAGS)
+        if sent < len(data):
+            self._connection.sendall(data[sent:], _FLAGS)
 
+    def receive(self) -> Message | None:
+        """The next message; None when the other end has closed.
 
-def error_flags() -> int:
-    return REPLY_TYPE | Flag.ERROR
+        Raises ProtocolError for a message of an impossible size or cut off, OSError.
+        """
+        buffer = self._buffer
+        size = _HEADER_SIZE
+        while True:
+            if len(buffer) >= size:
+                number, command, size, flags, errno = HEADER.unpack_from(buffer)
+                if len(buffer) >= size >= _HEADER_SIZE:
+                    break
+                if not _HEADER_SIZE <= size <= MAX_MESSAGE:
+                    raise ProtocolError(f"a message of {size} bytes")
+            data = self._read(len(buffer))
+            if not data:
+                if buffer:
+                    raise ProtocolError("the connection closed in the middle of a message")
+                return None
+            buffer = buffer + data if buffer else data
+            self._buffer = buffer
+        self._buffer = buffer[size:]
+        self._taken += size
+        fds: list[int] = []
+        while self._arrived and self._arrived[0][0] <= self._taken:
+            fds += self._arrived.popleft()[1]
+        return Message(number, command, flags, errno, buffer[_HEADER_SIZE:size], fds)
 
+    def close(self) -> None:
+        """The connection too, and descriptors of messages that were never taken."""
+        self._connection.close()
+        while self._arrived:
+            for fd in self._arrived.popleft()[1]:
+                os.close(fd)
 
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    data = connection.recv(size, socket.MSG_WAITALL)
-    if len(data) < size:
-        raise ProtocolError("the connection closed in the middle of a message")
-    return data
+    def _read(self, buffered: int) -> bytes:
+        data, rights, _, _ = self._connection.recvmsg(_READ, _ANCILLARY, _CLOEXEC)
+        if rights:
+            self._arrived.append((self._taken + buffered + len(data), _descriptors(rights)))
+        return data
 
 
 def _descriptors(rights: list[tuple[int, int, bytes]]) -> list[int]:

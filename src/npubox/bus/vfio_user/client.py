@@ -14,21 +14,23 @@ from collections.abc import Callable, Mapping
 from npubox.bus.host_clock import HostClock
 from npubox.bus.port import BarArea, BarInfo, Prot
 from npubox.bus.ranges import MappedRanges
-from npubox.bus.vfio_user import channel, protocol
-from npubox.bus.vfio_user.channel import Message, ProtocolError
+from npubox.bus.vfio_user import protocol
+from npubox.bus.vfio_user.channel import Channel, Message, ProtocolError
 from npubox.bus.vfio_user.config_space import SIZE as CONFIG_SIZE
 from npubox.bus.vfio_user.config_space import identity_of
 from npubox.bus.vfio_user.protocol import Command, DmaFlag, Flag, Irq, IrqFlag, Region, RegionFlag
 
 _GONE = "the device's server is gone"
+# Plain numbers, for what every register access passes: enums are slow
 _READ, _WRITE = int(Command.REGION_READ), int(Command.REGION_WRITE)
+_NO_REPLY, _ERROR = int(Flag.NO_REPLY), int(Flag.ERROR)
 
 
 class _Link:
     """Requests and their replies, one at a time; any thread."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
+        self.channel = Channel(connection)
         self._lock = threading.Lock()
         self._numbers = itertools.cycle(range(1 << 16))
 
@@ -37,8 +39,8 @@ class _Link:
         with self._lock:
             number = next(self._numbers)
             try:
-                channel.send(self.connection, number, command, 0, payload, fds)
-                while (reply := channel.receive(self.connection)) is not None:
+                self.channel.send(number, command, 0, payload, fds)
+                while (reply := self.channel.receive()) is not None:
                     if reply.is_reply and reply.number == number:
                         break
                     self._refuse(reply)
@@ -46,7 +48,7 @@ class _Link:
                 raise OSError(errno.ENODEV, _GONE) from error
         if reply is None:
             raise OSError(errno.ENODEV, _GONE)
-        if reply.flags & Flag.ERROR:
+        if reply.flags & _ERROR:
             reply.close_fds()
             raise OSError(reply.errno, f"vfio-user command {command}: {os.strerror(reply.errno)}")
         return reply
@@ -55,7 +57,7 @@ class _Link:
         """Send a command that is not answered. OSError ENODEV if the server is gone."""
         with self._lock:
             try:
-                channel.send(self.connection, next(self._numbers), command, Flag.NO_REPLY, payload)
+                self.channel.send(next(self._numbers), command, _NO_REPLY, payload)
             except OSError as error:
                 raise OSError(errno.ENODEV, _GONE) from error
 
@@ -63,8 +65,7 @@ class _Link:
         """Commands of the server's: its device reaches memory through descriptors, not through us."""
         message.close_fds()
         if not message.is_reply:
-            channel.send(
-                self.connection,
+            self.channel.send(
                 message.number,
                 message.command,
                 protocol.REPLY_TYPE | Flag.ERROR,
@@ -168,7 +169,7 @@ class VfioUserDevice:
         self._link.ask(Command.DEVICE_RESET)
 
     def close(self) -> None:
-        self._link.connection.close()
+        self._link.channel.close()
         if self._interrupts is not None:
             self._interrupts.close()
         self.clock.close()

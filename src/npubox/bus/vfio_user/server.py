@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from npubox.bus.port import BarInfo, PciDevice, Prot
 from npubox.bus.ranges import MappedRanges
-from npubox.bus.vfio_user import channel, protocol
-from npubox.bus.vfio_user.channel import Message, ProtocolError
+from npubox.bus.vfio_user import protocol
+from npubox.bus.vfio_user.channel import Channel, Message, ProtocolError
 from npubox.bus.vfio_user.config_space import SIZE as CONFIG_SIZE
 from npubox.bus.vfio_user.config_space import ConfigSpace
 from npubox.bus.vfio_user.protocol import (
@@ -31,6 +31,9 @@ from npubox.bus.vfio_user.protocol import (
 
 _log = logging.getLogger(__name__)
 
+# Plain numbers, for what every register access passes: enums are slow
+_NO_REPLY, _REPLY_ERROR = int(Flag.NO_REPLY), protocol.REPLY_TYPE | int(Flag.ERROR)
+_CONFIG = int(Region.CONFIG)
 _CAPABILITIES = {"max_msg_fds": protocol.MAX_FDS, "max_data_xfer_size": protocol.MAX_DATA, "pgsizes": 4096}
 Answer = tuple[bytes, list[int]]
 """A reply's payload, and descriptors that go with it and stay ours."""
@@ -46,14 +49,14 @@ class Session:
 
     def __init__(self, device: PciDevice, connection: socket.socket) -> None:
         self._device = device
-        self._connection = connection
+        self._channel = Channel(connection)
         self._config = ConfigSpace(device.identity, device.bars)
         self._negotiated = False
         self._ranges = MappedRanges()
         self._mapped: set[tuple[int, int]] = set()
         """Address and size of what the device can reach."""
         self._eventfds: dict[int, int] = {}
-        self._handlers: dict[int, Callable[[Message], Answer]] = {
+        handlers: dict[int, Callable[[Message], Answer]] = {
             Command.VERSION: self._version,
             Command.DMA_MAP: self._dma_map,
             Command.DMA_UNMAP: self._dma_unmap,
@@ -65,11 +68,12 @@ class Session:
             Command.REGION_WRITE: self._region_write,
             Command.DEVICE_RESET: self._reset,
         }
+        self._handlers = {int(command): handler for command, handler in handlers.items()}
 
     def run(self) -> None:
         """Raises nothing for what the other end does wrong: it is logged, and the connection ends."""
         try:
-            while (message := channel.receive(self._connection)) is not None:
+            while (message := self._channel.receive()) is not None:
                 self._serve(message)
         except (ProtocolError, OSError) as error:
             _log.info("vfio-user connection ends: %s", error)
@@ -90,10 +94,10 @@ class Session:
             _log.exception("vfio-user command %d broke", message.command)
         finally:
             message.close_fds()
-        if message.flags & Flag.NO_REPLY:
+        if message.flags & _NO_REPLY:
             return
-        flags = protocol.REPLY_TYPE | (Flag.ERROR if failure else 0)
-        channel.send(self._connection, message.number, message.command, flags, payload, fds, failure)
+        flags = _REPLY_ERROR if failure else protocol.REPLY_TYPE
+        self._channel.send(message.number, message.command, flags, payload, fds, failure)
 
     def _handle(self, message: Message) -> Answer:
         if message.is_reply:
@@ -102,7 +106,7 @@ class Session:
         if handler is None:
             known = message.command in Command.__members__.values()
             raise OSError(errno.ENOTSUP if known else errno.EINVAL, f"command {message.command}")
-        if not self._negotiated and message.command != Command.VERSION:
+        if not self._negotiated and handler != self._version:
             raise OSError(errno.EINVAL, "the version comes first")
         return handler(message)
 
@@ -218,7 +222,7 @@ class Session:
     def _check_access(self, offset: int, region: int, count: int) -> BarInfo | None:
         """The BAR of an access, None for configuration space. OSError EINVAL for one outside."""
         bar = self._device.bars.get(region)
-        size = CONFIG_SIZE if region == Region.CONFIG else bar.size if bar else 0
+        size = CONFIG_SIZE if region == _CONFIG else bar.size if bar else 0
         if not count or count > protocol.MAX_DATA or offset + count > size:
             raise OSError(errno.EINVAL, f"{count} bytes at {offset:#x} of region {region}")
         return bar
@@ -239,7 +243,7 @@ class Session:
         self._device.reset()
         for address, size in self._mapped:
             self._device.dma.unmap(address, size)
-        self._connection.close()
+        self._channel.close()
 
 
 def _unpack(layout: struct.Struct, message: Message) -> tuple[int, ...]:

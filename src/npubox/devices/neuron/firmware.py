@@ -16,6 +16,10 @@ from npubox.hw.neuron.misc_ram import METRICS_SIZE, POWER_API_VERSION, MiscReg, 
 
 _log = logging.getLogger(__name__)
 
+# Plain numbers: status is what everybody polls, and enums are slow
+_STATUS, _POWER = int(MiscReg.STATUS), int(MiscReg.POWER)
+_READY, _EAST, _WEST = int(Status.READY), int(Status.EAST_LINK), int(Status.WEST_LINK)
+
 
 class Firmware:
     """Serves the doorbell within the register write that rings it: messages are short.
@@ -36,12 +40,10 @@ class Firmware:
         self._registers: dict[int, int] = {MiscReg.API_VERSION: POWER_API_VERSION}
 
     def read(self, offset: int) -> int:
-        match offset:
-            case MiscReg.STATUS:
-                east, west = self._memory.east is not None, self._memory.west is not None
-                return Status.READY | Status.EAST_LINK * east | Status.WEST_LINK * west
-            case MiscReg.POWER:
-                return self._power.sample()
+        if offset == _STATUS:
+            return _READY | _EAST * (self._memory.east is not None) | _WEST * (self._memory.west is not None)
+        if offset == _POWER:
+            return self._power.sample()
         return self._registers.get(offset, 0)
 
     def write(self, offset: int, value: int) -> bool:
