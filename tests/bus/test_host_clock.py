@@ -11,10 +11,10 @@ from npubox.bus.host_clock import HostClock
 def test_timers_fire_in_order_on_a_thread_of_their_own() -> None:
     clock = HostClock()
     fired: queue.SimpleQueue[str] = queue.SimpleQueue()
-    now = clock.now()
-    late = clock.call_at(now + 3_000_000, lambda: fired.put("late"))
-    clock.call_at(now + 1_000_000, lambda: fired.put("early"))
-    clock.call_at(now + 2_000_000, lambda: fired.put("cancelled")).cancel()
+    soon = clock.now() + 500_000_000
+    late = clock.call_at(soon + 3, lambda: fired.put("late"))
+    clock.call_at(soon + 1, lambda: fired.put("early"))
+    clock.call_at(soon + 2, lambda: fired.put("cancelled")).cancel()
     assert fired.get(timeout=60) == "early"
     assert fired.get(timeout=60) == "late"
     assert clock.now() >= late.deadline

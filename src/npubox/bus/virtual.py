@@ -387,13 +387,16 @@ class VirtualPciPort:
         self.vectors = device.vectors
         self.dma = dma
         self.clock = clock
+        self._last_words = {bar: info.size - 4 for bar, info in device.bars.items()}
 
     def read32(self, bar: int, offset: int) -> int:
-        self._check(bar, offset)
+        if offset & 3 or not 0 <= offset <= self._last_words.get(bar, -1):
+            raise no_word(bar, offset)
         return self._device.read32(bar, offset)
 
     def write32(self, bar: int, offset: int, value: int) -> None:
-        self._check(bar, offset)
+        if offset & 3 or not 0 <= offset <= self._last_words.get(bar, -1):
+            raise no_word(bar, offset)
         self._device.write32(bar, offset, value & 0xFFFFFFFF)
 
     def on_interrupt(self, vector: int, handler: Callable[[], None] | None) -> None:
@@ -407,7 +410,7 @@ class VirtualPciPort:
     def reset(self) -> None:
         self._device.reset()
 
-    def _check(self, bar: int, offset: int) -> None:
-        info = self.bars.get(bar)
-        if info is None or offset % 4 or not 0 <= offset <= info.size - 4:
-            raise OSError(errno.EINVAL, f"the device has no 32-bit word at BAR {bar} offset {offset:#x}")
+
+def no_word(bar: int, offset: int) -> OSError:
+    """What an access outside a BAR, or askew in it, fails with."""
+    return OSError(errno.EINVAL, f"the device has no 32-bit word at BAR {bar} offset {offset:#x}")

@@ -14,7 +14,7 @@ from npubox.bus.vfio_user.protocol import HEADER, MAX_FDS, MAX_MESSAGE, REPLY_TY
 
 _HEADER_SIZE = HEADER.size
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
-_READ = 4096
+_READ = 256
 """Most messages are tens of bytes; a longer one takes several reads."""
 _FLAGS = int(socket.MSG_NOSIGNAL)
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
@@ -77,6 +77,37 @@ class Channel:
         if sent < len(data):
             self._connection.sendall(data[sent:], _FLAGS)
 
+    # What follows is for register accesses, which are many: whole messages without the detours of others
+
+    def exchange(self, request: bytes) -> bytes:
+        """Send a message of a few bytes; what the next read brings, without descriptors. `push_back` what is
+        not a whole message. OSError."""
+        connection = self._connection
+        connection.send(request, _FLAGS)
+        return b"" if self._buffer else connection.recv(_READ)
+
+    def read(self) -> bytes:
+        """What one read brings, nothing if `receive` has begun a message; empty at the end, too. OSError."""
+        if self._buffer:
+            return b""
+        data, rights, _, _ = self._connection.recvmsg(_READ, _ANCILLARY, _CLOEXEC)
+        if rights:
+            self._arrived.append((self._taken + len(data), _descriptors(rights)))
+        return data
+
+    def push_back(self, data: bytes) -> None:
+        """`receive` shall see what `read` or `exchange` took."""
+        self._buffer += data
+
+    def finish(self, size: int, reply: bytes = b"") -> None:
+        """A whole message of `size` bytes was taken, descriptors that came with it are closed. `reply` is
+        sent, if there is one. OSError."""
+        self._taken += size
+        if self._arrived:
+            self._close_arrived()
+        if reply:
+            self._connection.send(reply, _FLAGS)
+
     def receive(self) -> Message | None:
         """The next message; None when the other end has closed.
 
@@ -108,6 +139,9 @@ class Channel:
     def close(self) -> None:
         """The connection too, and descriptors of messages that were never taken."""
         self._connection.close()
+        self._close_arrived()
+
+    def _close_arrived(self) -> None:
         while self._arrived:
             for fd in self._arrived.popleft()[1]:
                 os.close(fd)

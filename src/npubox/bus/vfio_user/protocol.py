@@ -31,6 +31,11 @@ SET_IRQS = struct.Struct("<IIIII")
 REGION_ACCESS = struct.Struct("<QII")
 """Offset, region, count; data follows where there is any."""
 
+REGISTER_READ = struct.Struct(HEADER.format + REGION_ACCESS.format.removeprefix("<"))
+"""A whole REGION_READ."""
+REGISTER_VALUE = struct.Struct(REGISTER_READ.format + "I")
+"""The whole reply to one of a 32-bit word."""
+
 MAJOR, MINOR = 0, 0
 MAX_DATA = 1 << 20
 MAX_MESSAGE = HEADER.size + REGION_ACCESS.size + MAX_DATA
