@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -69,3 +70,10 @@ def test_wild_addresses(memory: OwnMemory, address: int) -> None:
         memory.read(address, 4)
     with fails(errno.EFAULT):
         memory.write(address, b"word")
+
+
+@pytest.mark.parametrize("address", [-1, 1 << 64, (1 << 64) - 8])
+def test_a_window_sees_no_address_beyond_64_bits(address: int) -> None:
+    window = libc.Window()
+    assert window.read(os.getpid(), address, 16) is None
+    assert not window.write(os.getpid(), address, bytes(16))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from ctypes import c_char, c_int, c_int64, c_size_t, c_ssize_t, c_ulong, c_void_p
 
 
@@ -25,6 +26,14 @@ _process_vm_readv.restype = c_ssize_t
 _process_vm_writev = _quick.process_vm_writev
 _process_vm_writev.argtypes = _vm_arguments
 _process_vm_writev.restype = c_ssize_t
+
+# The same for `Window`, which needs no errno.
+_window_arguments = (c_int, c_void_p, c_ulong, c_void_p, c_ulong, c_ulong)
+_plain = ctypes.PyDLL(None)
+_window_read, _window_write = _plain.process_vm_readv, _plain.process_vm_writev
+for _function in (_window_read, _window_write):
+    _function.argtypes, _function.restype = _window_arguments, c_ssize_t
+_pack_vectors = struct.Struct("@QQQQ").pack_into
 
 _fallocate = _libc.fallocate64 if hasattr(_libc, "fallocate64") else _libc.fallocate
 _fallocate.argtypes = (c_int, c_int, c_int64, c_int64)
@@ -75,14 +84,16 @@ class Window:
     def __init__(self) -> None:
         self._buffer = ctypes.create_string_buffer(self.SIZE)
         self._view = memoryview(self._buffer).cast("B")
-        self._local, self._remote = IoVec(ctypes.addressof(self._buffer), 0), IoVec(0, 0)
-        self._vectors = ctypes.byref(self._local), 1, ctypes.byref(self._remote), 1, 0
+        self._place = ctypes.addressof(self._buffer)
+        self._vectors = (IoVec * 2)()
+        self._raw = memoryview(self._vectors).cast("B")
+        local, one = ctypes.addressof(self._vectors), c_ulong(1)
+        remote = local + ctypes.sizeof(IoVec)
+        self._arguments = c_void_p(local), one, c_void_p(remote), one, c_ulong(0)
 
     def read(self, pid: int, address: int, size: int) -> bytes | None:
         """`size` bytes, at most SIZE; None where not all can be read."""
-        self._local.length = self._remote.length = size
-        self._remote.base = address
-        if _process_vm_readv(pid, *self._vectors) != size:
+        if not self._aim(address, size) or _window_read(pid, *self._arguments) != size:
             return None
         return self._view[:size].tobytes()
 
@@ -90,9 +101,15 @@ class Window:
         """Copy out at most SIZE bytes; False where not all can be written."""
         size = len(data)
         self._view[:size] = data
-        self._local.length = self._remote.length = size
-        self._remote.base = address
-        return bool(_process_vm_writev(pid, *self._vectors) == size)
+        return self._aim(address, size) and bool(_window_write(pid, *self._arguments) == size)
+
+    def _aim(self, address: int, size: int) -> bool:
+        """False for an address that no process has."""
+        try:
+            _pack_vectors(self._raw, 0, self._place, size, address, size)
+        except struct.error:
+            return False
+        return True
 
 
 def file_from_memory(fd: int, address: int, size: int) -> int:

@@ -103,13 +103,12 @@ class Listener:
         return self._tell(NOTIF_SEND, response)
 
     def _tell(self, request: int, argument: bytes) -> bool:
-        while True:
-            try:
-                fcntl.ioctl(self.fd, request, argument)
-            except OSError as error:
-                if error.errno == errno.EINTR:
-                    continue
-                if error.errno in (errno.ENOENT, errno.EINPROGRESS):
-                    return False
-                raise
-            return True
+        try:
+            fcntl.ioctl(self.fd, request, argument)
+        except OSError as error:
+            if error.errno == errno.EINTR:
+                return self._tell(request, argument)
+            if error.errno in (errno.ENOENT, errno.EINPROGRESS):
+                return False
+            raise
+        return True

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The supervisor's loop: it receives calls, has them handled, and answers.
 
-One thread, one call at a time, in this order: receive, take note of closed files, handle (which reads,
+One thread, one call at a time, in this order: take note of closed files, receive, handle (which reads,
 checks that the caller lives, and writes), answer. A call that blocks is kept aside. Nothing may leave
 the loop as an exception: without a supervisor every program of the launch fails.
 """
@@ -126,20 +126,25 @@ class Supervisor:
 
     def run(self) -> None:
         """Serve until nobody uses the filter any more."""
+        listener = self._listener.fd
         while True:
-            for fd, events in self._poll.poll(self._timeout()):
-                if fd == self._listener.fd:
-                    if events & select.POLLIN:
-                        self._serve_one()
-                    elif events & select.POLLHUP:
-                        self._finish()
-                        return
+            called = 0
+            # The kernel looks at the listener first. So a file that was closed before a call is seen here
+            # together with the call, and released before the call is served.
+            for fd, events in self._poll.poll(self._timeout() if self._waiting else None):
+                if fd == listener:
+                    called = events
                 elif fd == self._wake:
                     os.eventfd_read(self._wake)
                 elif fd not in self._others:
                     self._note_closed()
                 elif not self._others[fd]():
                     self.ignore(fd)
+            if called & select.POLLIN:
+                self._serve_one()
+            elif called & select.POLLHUP:
+                self._finish()
+                return
             while self._done:
                 self._guarded(self._done.popleft())
             if self._waiting:
@@ -152,13 +157,13 @@ class Supervisor:
 
     def retry(self, call: Call) -> None:
         """Handle a call that was kept aside once more."""
+        self._note_closed()
         self._dispatch(call)
 
     def _serve_one(self) -> None:
         call = self._listener.receive()
         if call is None:
             return
-        self._note_closed()
         observer = self._observer
         if observer is not None:
             self._guarded(functools.partial(observer.received, call))
@@ -231,10 +236,8 @@ class Supervisor:
         else:
             self._dispatch(call) if again else self._answer(call, result)
 
-    def _timeout(self) -> float | None:
-        """Milliseconds until a waiting call must be looked after."""
-        if not self._waiting:
-            return None
+    def _timeout(self) -> float:
+        """Milliseconds until one of the waiting calls must be looked after."""
         now = time.monotonic()
         left = self._next_look - now
         for _, pending, _ in self._waiting.values():

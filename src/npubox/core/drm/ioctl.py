@@ -40,9 +40,8 @@ def dispatch(file: DrmFile, request: int, address: int, caller: Caller) -> int |
     device, memory = file.device, caller.memory
     _check_plugged(file)
     plan = _plan(type(device.driver), request & NUMBER_MASK)  # type: ignore[arg-type]
-    buffer = bytearray(plan.size)
-    if plan.copy_in:
-        buffer[: plan.copy_in] = memory.read(address, plan.copy_in)
+    data = memory.read(address, plan.copy_in) if plan.copy_in else b""
+    buffer = bytearray(data.ljust(plan.size, b"\0"))
     args = plan.struct.from_buffer(buffer)
     failure: OSError | None = None
     with device.lock:
