@@ -245,7 +245,10 @@ class Firmware:
         return True
 
     def _boot_again(self) -> None:
-        booted = self._boot()
+        try:
+            booted = self._boot()
+        except OSError:  # the device itself is gone
+            booted = False
         with self.lock:
             self._booting = None
             self._pings = self._inferences = 0
