@@ -96,3 +96,19 @@ def test_each_node_of_a_machine_can_be_opened() -> None:
             np.testing.assert_array_equal(network(*vector.inputs), vector.outputs[0])
     with pytest.raises(DeviceError, match="it has /dev/ethosu0, /dev/ethosu1"):
         npubox.open(f"{MACHINE}:/dev/ethosu2")
+
+
+def test_the_short_queue_header_of_nxp() -> None:
+    vector = digits_vectors(1)[0]
+    preset = find_preset("imx93-linux")
+    (part,) = preset.parts
+    assert isinstance(part, SubsystemPreset)
+    machine = Machine(replace(preset, parts=(replace(part, short_header=True),)))
+    with ethosu.Device.of(Opened("short", machine.open_node(NODE), machine, NODE)) as device:
+        image, scores = device.buffer(64), device.buffer(10)
+        image.fill(vector.inputs[0])
+        with device.network(0) as network, network.infer([image], [scores]) as inference:
+            inference.wait(60)
+        np.testing.assert_array_equal(scores.valid(np.int8, (1, 10)), vector.outputs[0])
+        image.close()
+        scores.close()

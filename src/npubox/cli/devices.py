@@ -32,9 +32,10 @@ def devices(json: options.Json = False) -> None:
         print(json_module.dumps({"presets": presets, "nodes": nodes}))
         return
     print("virtual machines")
+    width = max(len(preset["name"]) for preset in presets)
     for preset in presets:
         names = ", ".join(preset["devices"])
-        print(f"  {preset['name']:<16} {names:<14} policy {preset['policy']:<9} {preset['description']}")
+        print(f"  {preset['name']:<{width}} {names:<14} policy {preset['policy']:<9} {preset['description']}")
     print("nodes of this host's kernel" if nodes else "nodes of this host's kernel: none")
     for node in nodes:
         print(f"  {node['path']:<22} {node['driver'] or node['problem']}")

@@ -41,7 +41,8 @@ class Extent:
 class SubsystemPreset:
     """One subsystem: its node, its name and properties in the device tree, its `npus` identical NPUs at
     `frequency` Hz, and its firmware. `networks` names .tflite files that are linked into that; `incoherent`
-    says that it does not see the host's caches."""
+    says that it does not see the host's caches, `short_header` that the rings have the header of before
+    2022-06-28, which NXP's still have."""
 
     compiled: ClassVar[bool] = True
 
@@ -59,6 +60,7 @@ class SubsystemPreset:
     flash: int
     networks: tuple[str, ...]
     incoherent: bool
+    short_header: bool
     vela_system_config: str | None
     vela_memory_mode: str | None
 
@@ -119,6 +121,7 @@ def parse(entry: dict[str, Any], machine: dict[str, Any]) -> SubsystemPreset:
         flash=entry["flash"],
         networks=tuple(entry.get("networks", ())),
         incoherent=entry.get("incoherent", False),
+        short_header=entry.get("short_queue_header", False),
         vela_system_config=entry.get("vela_system_config"),
         vela_memory_mode=entry.get("vela_memory_mode"),
     )

@@ -65,6 +65,7 @@ def device_configuration(preset: SubsystemPreset) -> SubsystemConfiguration:
         else Range(preset.fast_memory.address, preset.fast_memory.size),
         flash=preset.flash,
         networks=preset.network_files(),
+        short_header=preset.short_header,
     )
 
 

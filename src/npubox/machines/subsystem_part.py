@@ -11,6 +11,7 @@ from npubox.core.caller import Caller
 from npubox.core.nodes import NodeInfo
 from npubox.devices.ethosu_subsystem.faults import SubsystemInjection
 from npubox.drivers.misc.ethosu.drv import DeviceFile, EthosuDevice, probe
+from npubox.hw.ethosu.core_interface import QueueHeader, QueueHeaderShort
 from npubox.machines.device_link import DeviceLink
 from npubox.machines.part import Board, JobWatcher, MessageWatcher, Spawn
 from npubox.machines.policy import subsystem_policy
@@ -50,7 +51,8 @@ class _Driven:
     def _probe(self, port: Port) -> None:
         self._queues = Queues(self.preset, port)
         try:
-            self.device = probe(self._queues.platform, self._policy)
+            header = QueueHeaderShort if self.preset.short_header else QueueHeader
+            self.device = probe(self._queues.platform, self._policy, header=header)
         except BaseException:
             self._queues.close()
             raise

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The subsystem's firmware as its driver knows it: requests without an answer, a watchdog, resets.
 
-Arm's driver pings a silent firmware and resets one that does not answer, whereupon it sends everything
-again. A firmware that lives but has lost an inference is not found out there, so one more time-out watches
-the oldest inference. When either fires that inference fails, as it is what was running, and all others are
-sent again. All times are device time. Source: the project's facts (ethosu-linux.md §2.3 to §2.5).
+A firmware that does not answer pings, or has lost an inference, is reset. Its oldest inference then fails,
+as it is what was running, and all other requests are sent again. All times are device time. Source: the
+project's facts (ethosu-linux.md §2.3 to §2.5).
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from dataclasses import dataclass
 
 from npubox.bus.port import PlatformDevice
 from npubox.core.lock import DeviceLock
-from npubox.drivers.misc.ethosu.deadline import Deadline
 from npubox.drivers.misc.ethosu.mailbox import Mailbox, MessageObserver, QueueHeader
 from npubox.drivers.misc.ethosu.requests import AnyRequest
+from npubox.drivers.misc.ethosu.watchdog import Watchdog
 from npubox.hw.ethosu import core_interface as core
 from npubox.hw.ethosu.mailbox import MailboxReg, ResetLine
 
@@ -56,14 +55,12 @@ class Firmware:
         self._mailbox = Mailbox(platform, header)
         self._requests: dict[int, AnyRequest] = {}
         self._next_id = 0
-        self._pings = 0
-        self._inferences = 0
         self._later: list[core.MessageType] = []
         self._gone = False
         self._booting: threading.Thread | None = None
-        self._watchdog = Deadline(self.clock, lock, self._silent)
-        self._oldest: AnyRequest | None = None
-        self._progress = Deadline(self.clock, lock, self._stuck)
+        self._watchdog = Watchdog(
+            self.clock, lock, timeouts.watchdog, timeouts.inference, self._silent, self._stuck
+        )
 
     def start(self) -> None:
         """Boot the firmware. Without the lock; OSError ETIMEDOUT if it does not come up."""
@@ -113,7 +110,7 @@ class Firmware:
         if self._booting is None:
             self._send_request(request)
         self._requests[request.id] = request
-        self._watch_oldest()
+        self._watchdog.watch(self._oldest_inference())
 
     def forget(self, request: AnyRequest) -> None:
         """Nobody waits for its answer any more."""
@@ -124,7 +121,7 @@ class Firmware:
             del self._requests[request.id]
             tell()
             request.released()
-            self._watch_oldest()
+            self._watchdog.watch(self._oldest_inference())
 
     def restart(self, victim: AnyRequest | None = None) -> None:
         """Reset the subsystem, fail `victim` and send all other requests again, on a thread of its own."""
@@ -146,12 +143,12 @@ class Firmware:
             return
         self._mailbox.send(kind, core.Empty())
         if kind is core.MessageType.PING:
-            self._count(pings=1)
+            self._watchdog.count(pings=1)
 
     def _send_request(self, request: AnyRequest) -> None:
         self._mailbox.send(request.kind, request.payload())
         if request.kind is core.MessageType.INFERENCE_REQ:
-            self._count(inferences=1)
+            self._watchdog.count(inferences=1)
 
     # receiving: the bottom half
 
@@ -167,12 +164,12 @@ class Firmware:
         if kind is core.MessageType.PING:
             self._mailbox.send(core.MessageType.PONG, core.Empty())
         elif kind is core.MessageType.PONG:
-            self._count(pings=-1)
+            self._watchdog.count(pings=-1)
         elif isinstance(payload, core.VersionRsp):
             self._note_version(payload)
         elif hasattr(payload, "user_arg"):
             if kind is core.MessageType.INFERENCE_RSP:
-                self._count(inferences=-1)
+                self._watchdog.count(inferences=-1)
             request = self._requests.get(payload.user_arg)
             if request is None or request.answer is not kind:
                 _log.warning("%s: nobody waits for %s %d", self.name, kind.name, payload.user_arg)
@@ -188,24 +185,6 @@ class Firmware:
 
     # watching
 
-    def _count(self, pings: int = 0, inferences: int = 0) -> None:
-        """Messages were sent or answered; with each the watchdog starts afresh."""
-        self._pings = max(0, self._pings + pings)
-        self._inferences = max(0, self._inferences + inferences)
-        if self._pings or self._inferences:
-            self._watchdog.set(self.timeouts.watchdog)
-        else:
-            self._watchdog.clear()
-
-    def _watch_oldest(self) -> None:
-        """A request was sent or is over: the inference that is the oldest now has its time."""
-        oldest = self._oldest_inference()
-        if oldest is not self._oldest:
-            self._oldest = oldest
-            self._progress.clear()
-            if oldest is not None:
-                self._progress.set(self.timeouts.inference)
-
     def _oldest_inference(self) -> AnyRequest | None:
         inferences = (
             request for request in self._requests.values() if request.kind is core.MessageType.INFERENCE_REQ
@@ -213,7 +192,7 @@ class Firmware:
         return next(inferences, None)
 
     def _silent(self) -> None:
-        if not self._pings:
+        if not self._watchdog.pings:
             try:
                 self.ping()
             except OSError as error:
@@ -224,9 +203,10 @@ class Firmware:
             self.restart(self._oldest_inference())
 
     def _stuck(self) -> None:
-        if self._oldest is not None:
-            _log.warning("%s: inference %d does not end; reset", self.name, self._oldest.id)
-            self.restart(self._oldest)
+        oldest = self._watchdog.oldest
+        if oldest is not None:
+            _log.warning("%s: inference %d does not end; reset", self.name, oldest.id)
+            self.restart(oldest)
 
     # booting
 
@@ -251,7 +231,7 @@ class Firmware:
             booted = False
         with self.lock:
             self._booting = None
-            self._pings = self._inferences = 0
+            self._watchdog.clear()
             later, self._later = self._later, []
             if self._gone:
                 return
