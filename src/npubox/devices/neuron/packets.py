@@ -69,29 +69,30 @@ class Packets:
 
         Ranges that overlap are not joined: later packets must see what earlier ones wrote.
         """
-        source = to = size = count = 0
-        most = min(len(self._tx) - self._tx_at, len(self._rx) - self._rx_at)
-        while count < most:
-            control, meta, source_next = self._tx[self._tx_at + count]
-            rx_control, _, to_next = self._rx[self._rx_at + count]
-            length = control & _LENGTH or MAX_LENGTH
-            if (
-                control & _TX_SIMPLE != _FRAME
-                or (meta != _COPY and meta != _COPY_BARRIER)
-                or rx_control & _RX_UNKNOWN
-                or (rx_control & _LENGTH or MAX_LENGTH) < length
-            ):
-                break
-            if not count:
-                source, to = source_next, to_next
-            elif source_next != source + size or to_next != to + size or abs(source - to) < size + length:
-                break
-            size += length
-            count += 1
-            if not self._joining:
-                break
-        if not count:
+        tx, rx, at, rx_at = self._tx, self._rx, self._tx_at, self._rx_at
+        if at >= len(tx) or rx_at >= len(rx):
             return None
+        control, meta, source = tx[at]
+        rx_control, second, to = rx[rx_at]
+        length = control & _LENGTH or MAX_LENGTH
+        if (
+            control & _TX_SIMPLE != _FRAME
+            or (meta != _COPY and meta != _COPY_BARRIER)
+            or rx_control & _RX_UNKNOWN
+            or (rx_control & _LENGTH or MAX_LENGTH) < length
+        ):
+            return None
+        size, count = length, 1
+        if self._joining:
+            # Most runs are of descriptors that are alike but for their addresses
+            most = min(len(tx) - at, len(rx) - rx_at, abs(source - to) // length)
+            while (
+                count < most
+                and tx[at + count] == (control, meta, source + size)
+                and rx[rx_at + count] == (rx_control, second, to + size)
+            ):
+                size += length
+                count += 1
         return Packet([Copy(canonical(source), canonical(to), size)], count, count, [size], [size])
 
     def _gather(self) -> Packet | None:

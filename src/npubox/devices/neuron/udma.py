@@ -33,6 +33,8 @@ _STATES = {EngineReg.M2S_CHANGE_STATE: EngineReg.M2S_STATE, EngineReg.S2M_CHANGE
 _ABORTED = sum(StateField.ABORT << shift for shift in hw.STATE_FIELD_SHIFTS)
 _WORKING = sum(StateField.NORMAL << shift for shift in hw.STATE_FIELD_SHIFTS)
 _QUEUE_SPACE = 0x1000
+_M2S_FIRST, _M2S_END = hw.m2s_queue(0), hw.m2s_queue(hw.QUEUES)
+_S2M_FIRST, _S2M_END = hw.s2m_queue(0), hw.s2m_queue(hw.QUEUES)
 
 
 class Engine:
@@ -155,8 +157,8 @@ class _Queue:
 
 def _queue_register(offset: int) -> tuple[bool, int, int] | None:
     """Side, queue and register of an offset into the engine's queue registers."""
-    for receiving, first in ((False, hw.m2s_queue(0)), (True, hw.s2m_queue(0))):
-        index, register = divmod(offset - first, _QUEUE_SPACE)
-        if 0 <= index < hw.QUEUES:
-            return receiving, index, register
+    if _M2S_FIRST <= offset < _M2S_END:
+        return False, (offset - _M2S_FIRST) // _QUEUE_SPACE, offset % _QUEUE_SPACE
+    if _S2M_FIRST <= offset < _S2M_END:
+        return True, (offset - _S2M_FIRST) // _QUEUE_SPACE, offset % _QUEUE_SPACE
     return None
