@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 
 import pytest
 
@@ -218,3 +219,40 @@ def test_device_time_passes_with_the_bytes(bench: Bench) -> None:
     queue.copy(*((bench.host.address(DATA), 0, KIB64) for _ in range(10)))
     queue.wait()
     assert bench.clock.now() == 10 * (KIB64 // 8 + 100)
+
+
+def test_a_lent_thread_does_the_work(bench: Bench) -> None:
+    """On the thread that waits, when it is quicker than the chip's own; a queue that nobody waits for goes on."""
+    data = fill(bench, KIB64)
+    queue = bench.queue(0, 0)
+    assert not bench.port.lend(), "there is nothing to do"
+    for number in range(50):
+        queue.copy((bench.host.address(DATA), number * KIB64, KIB64))
+        bench.port.lend()
+    queue.wait()
+    queue.copy((bench.host.address(DATA), 50 * KIB64, KIB64))
+    queue.wait()
+    assert bench.chip.memory.read(0, 51 * KIB64) == data * 51
+
+
+def test_two_threads_and_one_queue(bench: Bench) -> None:
+    """Slices never overlap, whoever runs them: a chain of copies that each depend on the one before."""
+    data = fill(bench, 4096)
+    queue = bench.queue(3, 1, 1024)
+    stop = threading.Event()
+
+    def lend() -> None:
+        while not stop.is_set():
+            bench.port.lend()
+
+    lenders = [threading.Thread(target=lend) for _ in range(2)]
+    for lender in lenders:
+        lender.start()
+    queue.copy((bench.host.address(DATA), 0, 4096))
+    for number in range(200):
+        queue.copy((number * 4096, (number + 1) * 4096, 4096))
+    queue.wait()
+    stop.set()
+    for lender in lenders:
+        lender.join()
+    assert bench.chip.memory.read(200 * 4096, 4096) == data

@@ -22,6 +22,7 @@ _TX_KNOWN = _RX_KNOWN | _FRAME | int(Control.DMB)
 _UNKNOWN = 0xFFFFFFFF
 _TX_SIMPLE = _UNKNOWN & ~_TX_KNOWN | _FRAME
 _RX_UNKNOWN = _UNKNOWN & ~_RX_KNOWN
+_MOST_JOINED = 128
 _COPY, _COPY_BARRIER = int(Meta.COPY), int(Meta.COPY_WRITE_BARRIER)
 
 
@@ -85,7 +86,7 @@ class Packets:
         size, count = length, 1
         if self._joining:
             # Most runs are of descriptors that are alike but for their addresses
-            most = min(len(tx) - at, len(rx) - rx_at, abs(source - to) // length)
+            most = min(len(tx) - at, len(rx) - rx_at, abs(source - to) // length, _MOST_JOINED)
             while (
                 count < most
                 and tx[at + count] == (control, meta, source + size)

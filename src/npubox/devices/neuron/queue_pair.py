@@ -13,8 +13,10 @@ from npubox.devices.neuron.packets import Packet, Packets
 from npubox.devices.neuron.ring import Ring
 from npubox.hw.neuron.notification import ErrorCode
 
-SLICE = 512
-"""Descriptors a side that a queue executes before it is another queue's turn."""
+SLICE = 2048
+"""Descriptors a side that a queue executes before it is another queue's turn: as many as the driver announces
+at once; fewer where they are of many bytes."""
+SLICE_BYTES = 32 << 20
 BYTES_PER_MICROSECOND = 8000
 """Device time: what one engine moves, and what a packet costs besides. Our choice: about PCIe x8."""
 PACKET_NANOSECONDS = 100
@@ -93,11 +95,15 @@ class QueuePair:
             tx, tx_fault = self.tx.fetch(self._memory, min(limit, tx_pending))
             rx, rx_fault = self.rx.fetch(self._memory, min(limit, rx_pending))
             taker = Packets(tx, rx, joining)
+            room = SLICE_BYTES
             try:
-                while (packet := taker.take()) is not None:
+                while room > 0 and (packet := taker.take()) is not None:
                     packets.append(packet)
+                    room -= sum(packet.sources)
             except QueueFault as refused:
                 return packets, refused
+            if room <= 0:
+                return packets, None
             fault = tx_fault or rx_fault
             if packets or fault or limit >= max(tx_pending, rx_pending):
                 return packets, fault

@@ -6,12 +6,16 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
+from collections import deque
 from typing import Protocol
 
 from npubox.bus.virtual import VirtualClock
 
 _log = logging.getLogger(__name__)
 _working = threading.local()
+HOLD_BACK = 0.001
+"""Seconds that the worker leaves a task to whoever waits for it, where somebody did the last one."""
 
 
 class Task(Protocol):
@@ -34,7 +38,11 @@ class Worker:
         self._name = name
         self._clock = clock
         self._guard = threading.Lock()
-        self._ready: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._ready: deque[Task] = deque()
+        self._signal: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._awake = False
+        self._lent = False
+        """Whether whoever waited for the last slice did it."""
         self._queued: set[Task] = set()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -54,23 +62,23 @@ class Worker:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
-        self._ready.put(task)
+        self._ready.append(task)
+        if not self._awake:
+            self._awake = True
+            self._signal.put(None)
 
     def lend(self) -> bool:
         """Run a slice on the calling thread, unless one is running. Whether it did."""
         if not self._turn.acquire(blocking=False):
             return False
         try:
-            task = self._ready.get_nowait()
-            if task is None:
-                self._ready.put(None)  # it is our thread's to see
+            if not self._next_slice():
                 return False
-            self._slice(task)
+            self._lent = True
             return True
-        except queue.Empty:
-            return False
         finally:
-            self._end_turn()
+            self._turn.release()
+            self._announce_end()
 
     def settle(self) -> None:
         """Return when the slice that is running now is over; at once on a thread that runs one."""
@@ -87,18 +95,30 @@ class Worker:
         with self._guard:
             self._closed = True
             thread = self._thread
-        self._ready.put(None)
+        self._signal.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _run(self) -> None:
-        while (task := self._ready.get()) is not None:
-            with self._turn:
-                self._slice(task)
-            self._announce_end()
+        while True:
+            self._signal.get()
+            if self._lent:
+                time.sleep(HOLD_BACK)
+            self._awake = False
+            while self._ready:
+                with self._turn:
+                    if self._next_slice():
+                        self._lent = False
+                self._announce_end()
+            if self._closed:
+                return
 
-    def _slice(self, task: Task) -> None:
-        """With the turn."""
+    def _next_slice(self) -> bool:
+        """With the turn. Whether there was a task."""
+        try:
+            task = self._ready.popleft()
+        except IndexError:
+            return False
         _working.now = True
         try:
             if not self._closed:
@@ -108,10 +128,7 @@ class Worker:
         finally:
             _working.now = False
             self._clock.end_work()
-
-    def _end_turn(self) -> None:
-        self._turn.release()
-        self._announce_end()
+        return True
 
     def _announce_end(self) -> None:
         self._slices += 1
