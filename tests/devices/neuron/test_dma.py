@@ -222,7 +222,7 @@ def test_device_time_passes_with_the_bytes(bench: Bench) -> None:
 
 
 def test_a_lent_thread_does_the_work(bench: Bench) -> None:
-    """On the thread that waits, when it is quicker than the chip's own; a queue that nobody waits for goes on."""
+    """Whoever waits may do it; a queue that nobody waits for goes on by itself."""
     data = fill(bench, KIB64)
     queue = bench.queue(0, 0)
     assert not bench.port.lend(), "there is nothing to do"
