@@ -197,7 +197,7 @@ def test_damaged_networks_are_errors() -> None:
         place, result = host.allocate(32), host.allocate(64)
         model = host.allocate(len(content))
         statuses = set()
-        for _ in range(150):
+        for _ in range(80):
             damaged = bytearray(content)
             for _ in range(rng.choice((1, 1, 2, 8, 64))):
                 damaged[rng.randrange(len(content))] = rng.randrange(256)
