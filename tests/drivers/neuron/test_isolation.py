@@ -180,7 +180,7 @@ def test_foreign_rings(two: tuple[Program, Program]) -> None:
         (uapi.DMA_ACK_COMPLETED, structs.DmaAckCompleted(eng_id=3, qid=4, count=1)),
         (uapi.DMA_QUEUE_INIT, structs.DmaQueueInit(eng_id=3, qid=4, tx_desc_count=32, rx_desc_count=32)),
         (uapi.DMA_ENG_SET_STATE, structs.DmaEngSetState(eng_id=3, state=3)),
-        (uapi.DMA_QUEUE_INIT, structs.DmaQueueInit(eng_id=2, qid=15, tx_desc_count=32, rx_desc_count=32)),
+        (uapi.DMA_ENG_SET_STATE, structs.DmaEngSetState(eng_id=2, state=3)),
     ):
         victim.fails(errno.EACCES, ioctl, args)
     ring.close()

@@ -185,6 +185,34 @@ def test_a_process_that_is_not_attached(machine: Machine, program: Program) -> N
         child.fails(errno.EACCES, ioctl, args)
 
 
+def test_memory_freed_while_it_is_copied(machine: Machine, program: Program) -> None:
+    """Its pages stay until the copy is over, its process gone or not; others copy on."""
+    device = program.file.device
+    before = {(chunk.pa, chunk.size) for chunk in device.memory}
+    other = machine.program()
+    host, memory = other.alloc(64 * MIB, host=True), other.alloc(64 * MIB)
+    args = structs.MemCopyAsync64(
+        src_mem_handle=host, dst_mem_handle=memory, size=64 * MIB, pwait_handle=0xFFFF_FFFF
+    )
+    assert other.call(uapi.MEM_COPY_ASYNC64, args) == 0
+    other.free(host)
+    other.close()
+    assert {(chunk.pa, chunk.size) for chunk in device.memory} == before
+    mine, there = program.alloc(4096, host=True), program.alloc(4096)
+    assert program.pa(there) == 64 * MIB, "the copy's destination is not given away"
+    program.write(mine, b"mine")
+    program.copy(mine, there, 4096)
+    assert program.read(there, 4) == b"mine"
+    again = structs.MemCopyAsync64(
+        src_mem_handle=mine, dst_mem_handle=there, size=4096, pwait_handle=0xFFFF_FFFF
+    )
+    assert program.call(uapi.MEM_COPY_ASYNC64, again) == 0
+    wait = structs.MemCopyAsyncWait(src_mem_handle=mine, dst_mem_handle=there, pwait_handle=1)
+    assert program.call(uapi.MEM_COPY_ASYNC_WAIT, wait) == 0
+    assert program.pa(program.alloc(4096)) == 0, "the copy that nobody waited for is over"
+    assert not machine.chips[0].faults
+
+
 def test_dma_buf(program: Program) -> None:
     opened = program.machine.program(pid=os.getpid())
     handle = opened.alloc(8192)

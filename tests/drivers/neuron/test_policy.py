@@ -132,6 +132,23 @@ def test_rings_of_unknown_memory(program: Program, as_module: Program) -> None:
     as_module.fails(errno.EINVAL, uapi.DMA_QUEUE_COPY_START, start)
 
 
+def test_the_drivers_own_queue(program: Program, as_module: Program) -> None:
+    for opened, strict in both(program, as_module):
+        handle = opened.alloc(4096, host=True)
+        args = structs.DmaQueueInit(
+            eng_id=5, qid=15, tx_desc_count=32, rx_desc_count=32, tx_handle=handle, rx_handle=handle
+        )
+        if strict:
+            opened.fails(errno.EBUSY, uapi.DMA_QUEUE_INIT, args)
+            continue
+        assert opened.call(uapi.DMA_QUEUE_INIT, args) == 0
+        memory = opened.alloc(4096, core=1)
+        with pytest.raises(OSError, match="timeout on core 1"):
+            opened.write(memory, b"lost")
+        opened.write(memory, b"kept")
+        assert opened.read(memory, 4) == b"kept"
+
+
 def test_descriptors_of_a_ring_in_device_memory(program: Program, as_module: Program) -> None:
     for opened, strict in both(program, as_module):
         ring = opened.alloc(64 * 16)

@@ -121,8 +121,11 @@ class Call:
             raise OSError(errno.EACCES, f"the memory at {chunk.pa:#x} is another process's")
 
     def check_core(self, core: int) -> None:
-        """EACCES for a core that the process has not marked, where processes are kept apart."""
-        if self.driver.isolate and self.driver.marks.owner(self.device.index * CORES + core) != self.pid:
+        """EACCES for a core that the process has not marked, where processes are kept apart. What the chip
+        does not have is for others to refuse."""
+        if not self.driver.isolate or core >= CORES:
+            return
+        if self.driver.marks.owner(self.device.index * CORES + core) != self.pid:
             raise OSError(errno.EACCES, f"core {core} of {self.device.name} is not marked by this process")
 
     def work(self, steps: Steps[Any], then: Callable[[Any], int | None] | None = None) -> Work:

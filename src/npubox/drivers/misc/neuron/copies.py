@@ -72,13 +72,15 @@ class CopyQueue:
         self._markers = self._allocate(16 * len(Context), MemType.NCDEV_HOST)
         self.bounce = self._allocate(PIECE, MemType.NCDEV_HOST)
         self.pattern = self._allocate(PIECE, MemType.NCDEV_HOST)
+        self._held: dict[Context, tuple[Chunk, ...]] = {}
         self.reset()
 
     def reset(self) -> None:
-        """Attach the rings anew, empty."""
+        """Attach the rings anew, empty. Copies under way are given up."""
         self._index = 0
         self._lap = udma.FIRST_RING_ID
         self._outstanding = dict.fromkeys(Context, 0)
+        self._drop_held(*Context)
         ring = RING_DESCRIPTORS
         engine = udma.memcpy_engine(self._core)
         self._engines.initialise_queue(engine, udma.MEMCPY_QUEUE, (self._tx.pa, ring), (self._rx.pa, ring))
@@ -93,8 +95,11 @@ class CopyQueue:
         finally:
             self.turns.leave(ticket)
 
-    def start(self, batch: list[Piece], context: Context) -> None:
-        """Announce at most 2032 pieces and the marker of `context`."""
+    def start(self, batch: list[Piece], context: Context, held: tuple[Chunk, ...] = ()) -> None:
+        """Announce at most 2032 pieces and the marker of `context`. The pages of `held` stay until `wait` is
+        over."""
+        self._memory.hold(*held)
+        self._held[context] = held
         marker = self._markers.pa + 16 * context
         self._memory.write(self._markers, 16 * context, MARKER + NO_MARKER)
         tx, rx = bytearray(), bytearray()
@@ -119,9 +124,15 @@ class CopyQueue:
         """Wait for the marker of `context`. OSError EPERM."""
         count = self._outstanding[context]
         done = yield from poll(self._clock, lambda: self._marked(context), budget(count, self._revision))
-        self._outstanding[context] = 0
         if not done:
+            self.reset()  # the module leaves it stuck
             raise OSError(errno.EPERM, f"DMA completion timeout on core {self._core}")
+        self._outstanding[context] = 0
+        self._drop_held(context)
+
+    def _drop_held(self, *contexts: Context) -> None:
+        for context in contexts:
+            self._memory.drop(*self._held.pop(context, ()))
 
     def _marked(self, context: Context) -> bool:
         return self._memory.read(self._markers, 16 * context + 4, 4) == MARKER

@@ -7,6 +7,7 @@ import ctypes
 import errno
 from collections.abc import Iterator
 from itertools import chain
+from typing import TypeVar
 
 from npubox.drivers.misc.neuron.call import Call, CopyFault, ioctl
 from npubox.drivers.misc.neuron.copies import (
@@ -23,6 +24,7 @@ from npubox.hw.neuron.address import CORE_WINDOW_SIZE, CORE_WINDOWS, CORES
 from npubox.uapi import neuron as uapi
 from npubox.uapi import neuron_structs as structs
 
+T = TypeVar("T")
 START_ASYNC = -1
 SYNCHRONOUS = 0
 CopyArgs = structs.MemCopy | structs.MemCopy64
@@ -51,7 +53,8 @@ def _length(call: Call, size: int) -> Iterator[int]:
 def mem_copy(call: Call, args: CopyArgs) -> Work:
     source, destination, queue = _ends(call, args)
     start, end = source.pa + args.src_offset, destination.pa + args.dst_offset
-    return call.work(queue.transfer(chain(*(pieces(start, end, size) for size in _length(call, args.size)))))
+    batches = chain(*(pieces(start, end, size) for size in _length(call, args.size)))
+    return call.work(holding(call, queue.transfer(batches), source, destination))
 
 
 @ioctl(uapi.MEM_COPY_ASYNC, attached=True)
@@ -67,19 +70,21 @@ def mem_copy_async(call: Call, args: AsyncArgs) -> Work:
     batch = list(pieces(source.pa + args.src_offset, destination.pa + args.dst_offset, args.size))
     if before == SYNCHRONOUS:
         args.wait_handle = SYNCHRONOUS
-        return call.work(queue.transfer(iter(batch)))
-    return call.work(_start_async(queue, batch, before, args))
+        return call.work(holding(call, queue.transfer(iter(batch)), source, destination))
+    return call.work(_start_async(queue, batch, before, args, (source, destination)))
 
 
-def _start_async(queue: CopyQueue, batch: list[Piece], before: int, args: AsyncArgs) -> Steps[None]:
+def _start_async(
+    queue: CopyQueue, batch: list[Piece], before: int, args: AsyncArgs, held: tuple[Chunk, ...]
+) -> Steps[None]:
     ticket = yield from queue.turns.take()
     try:
         if before != START_ASYNC and not queue.in_use(Context(before)):
             raise OSError(errno.EINVAL, f"no asynchronous copy {before} is under way")
         mine = Context.ASYNC_2 if before == Context.ASYNC_1 else Context.ASYNC_1
         if queue.in_use(mine):
-            raise OSError(errno.EINVAL, f"asynchronous copy {mine} was not waited for")
-        queue.start(batch, mine)
+            yield from queue.wait(mine)  # whoever began it did not wait for it
+        queue.start(batch, mine, held)
         args.wait_handle = mine
         if before != START_ASYNC:
             yield from queue.wait(Context(before))
@@ -122,12 +127,12 @@ def _buf_copy(call: Call, args: BufArgs) -> int | Work:
             call.device.memory.write(chunk, args.offset, data)
             return 0
         queue = call.device.copy_queue(chunk.core)
-        return call.work(copy_in(call, queue, data, chunk.pa + args.offset))
+        return call.work(holding(call, copy_in(call, queue, data, chunk.pa + args.offset), chunk))
     if chunk.host:
         call.write(args.buffer, call.device.memory.read(chunk, args.offset, args.size))
         return 0
     queue = call.device.copy_queue(chunk.core)
-    steps = copy_out(call, queue, chunk.pa + args.offset, args.size)
+    steps = holding(call, copy_out(call, queue, chunk.pa + args.offset, args.size), chunk)
     return call.work(steps, lambda data: _write_pieces(call, args.buffer, data))
 
 
@@ -140,6 +145,16 @@ def mem_buf_zerocopy(call: Call, args: structs.MemBufCopy64) -> int | Work:
         return _buf_copy(call, args)
     except CopyFault as fault:
         raise OSError(errno.ENOMEM, "the pages of the buffer cannot be pinned") from fault
+
+
+def holding(call: Call, steps: Steps[T], *chunks: Chunk) -> Steps[T]:
+    """An operation during which nobody else gets the pages of allocations, though they be freed."""
+    memory = call.device.memory
+    memory.hold(*chunks)
+    try:
+        return (yield from steps)
+    finally:
+        memory.drop(*chunks)
 
 
 def copy_in(call: Call, queue: CopyQueue, data: bytes, destination: int) -> Steps[None]:
@@ -197,7 +212,7 @@ def memset(call: Call, args: structs.Memset | structs.Memset64) -> int | Work:
         yield from queue.transfer(iter([Piece(queue.pattern.pa, first, len(pattern))]))
         yield from queue.transfer(rest)
 
-    return call.work(steps())
+    return call.work(holding(call, steps(), chunk))
 
 
 @ioctl(uapi.PROGRAM_ENGINE)

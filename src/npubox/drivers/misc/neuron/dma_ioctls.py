@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 
 from npubox.drivers.misc.neuron.call import Call, ioctl
-from npubox.drivers.misc.neuron.copy_ioctls import copy_in, copy_out
+from npubox.drivers.misc.neuron.copy_ioctls import copy_in, copy_out, holding
 from npubox.drivers.misc.neuron.memory import Chunk
 from npubox.drivers.misc.neuron.user_queues import UserQueue, UserRing, check_engine
 from npubox.drivers.misc.neuron.work import Steps, Work
@@ -42,7 +42,10 @@ CopyArgs = structs.DmaCopyDescriptors | structs.DmaCopyDescriptors64
 @ioctl(uapi.DMA_ENG_SET_STATE, attached=True)
 def dma_eng_set_state(call: Call, args: structs.DmaEngSetState) -> None:
     check_engine(args.eng_id)
-    call.check_core(args.eng_id // udma.ENGINES_PER_CORE)
+    core = args.eng_id // udma.ENGINES_PER_CORE
+    call.check_core(core)
+    if call.driver.isolate and args.eng_id == udma.memcpy_engine(core):
+        raise OSError(errno.EACCES, f"engine {args.eng_id} copies for everybody")
     try:
         change = CHANGES[EngineState(args.state)]
     except ValueError:
@@ -102,8 +105,8 @@ def _initialise(call: Call, args: structs.DmaQueueInit) -> None:
         raise OSError(errno.EINVAL, f"an engine has no queue {args.qid}")
     check_engine(args.eng_id)
     call.check_core(args.eng_id // udma.ENGINES_PER_CORE)
-    if call.driver.isolate and _is_drivers(args.eng_id, args.qid):
-        raise OSError(errno.EACCES, f"queue {args.qid} of engine {args.eng_id} is the driver's own")
+    if call.strict and _is_drivers(args.eng_id, args.qid):
+        raise OSError(errno.EBUSY, f"queue {args.qid} of engine {args.eng_id} is the driver's own")
     if args.rxc_handle:
         raise OSError(errno.EPERM, "completion rings are not supported")
     tx = UserRing(_ring_chunk(call, args.tx_handle), args.tx_desc_count, args.axi_port)
@@ -202,7 +205,7 @@ def dma_copy_descriptors(call: Call, args: CopyArgs) -> int | Work:
         call.device.memory.write(chunk, args.offset, data)
         return 0
     queue = call.device.copy_queue(chunk.core)
-    return call.work(copy_in(call, queue, data, chunk.pa + args.offset))
+    return call.work(holding(call, copy_in(call, queue, data, chunk.pa + args.offset), chunk))
 
 
 def _check_host_address(call: Call, address: int) -> None:
@@ -247,7 +250,8 @@ def _descriptors(call: Call, args: structs.DmaDescriptorCopyout) -> Steps[bytes]
         return memory.read(chunk, address - chunk.pa + start, size)
     if not call.strict:
         start = 0  # the module ignores where to begin in a ring in device memory
-    return (yield from copy_out(call, call.device.copy_queue(chunk.core), address + start, size))
+    copies = call.device.copy_queue(chunk.core)
+    return (yield from holding(call, copy_out(call, copies, address + start, size), chunk))
 
 
 def _check_queue(engine: int, number: int) -> None:

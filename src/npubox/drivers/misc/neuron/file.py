@@ -52,7 +52,7 @@ class NeuronFile(OpenFile):
             backing = find_backing(self.device, length, offset, caller)
             chunk = find_chunk(self.device, length, offset)
             if self.device.driver.isolate and chunk is not None and offset not in self._mapped:
-                chunk.mappings += 1
+                self.device.memory.hold(chunk)
                 self._mapped[offset] = chunk
             return backing
 
@@ -63,7 +63,7 @@ class NeuronFile(OpenFile):
         with self.device.lock:
             chunk = self._mapped.pop(offset, None)
             if chunk is not None and not self.device.driver.unplugged:
-                self.device.memory.unmapped(chunk)
+                self.device.memory.drop(chunk)
 
     def _check_plugged(self) -> None:
         if self.device.driver.unplugged:
@@ -74,7 +74,7 @@ class NeuronFile(OpenFile):
             if self.device.driver.unplugged:
                 return  # a mapping outlived the machine, which took everything back
             for chunk in self._mapped.values():
-                self.device.memory.unmapped(chunk)
+                self.device.memory.drop(chunk)
             self._mapped.clear()
             if self._misc_only:
                 self.device.driver.unmark_cores(self._pid)

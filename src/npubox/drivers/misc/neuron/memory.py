@@ -48,9 +48,9 @@ class Chunk:
     lifetime: Lifetime
     owner: int
     handle: int = 0
-    mappings: int = 0
+    holds: int = 0
     parked: bool = False
-    """Freed, but still mapped: its pages stay taken until `mappings` is 0."""
+    """Freed, but still mapped or copied: its pages stay taken until `holds` is 0."""
 
     @property
     def end(self) -> int:
@@ -143,7 +143,7 @@ class Memory:
         return chunk
 
     def free(self, chunk: Chunk) -> None:
-        """Give an allocation back, once nobody maps it. EINVAL for a scratchpad that is not the last."""
+        """Give an allocation back, once nobody holds it. EINVAL for a scratchpad that is not the last."""
         if not chunk.host:
             self._pools[chunk.channel][chunk.region].check_free(chunk.pa)
         at = bisect_right(self._starts, chunk.pa) - 1
@@ -152,16 +152,21 @@ class Memory:
         if chunk.handle:
             self._handles.remove(chunk.handle)
             chunk.handle = 0
-        if chunk.mappings:
+        if chunk.holds:
             chunk.parked = True
         else:
             self._give_back(chunk)
 
-    def unmapped(self, chunk: Chunk) -> None:
-        """One mapping less."""
-        chunk.mappings -= 1
-        if chunk.parked and not chunk.mappings:
-            self._give_back(chunk)
+    def hold(self, *chunks: Chunk) -> None:
+        """Keep the pages of allocations, whoever frees those meanwhile, until as many `drop`."""
+        for chunk in chunks:
+            chunk.holds += 1
+
+    def drop(self, *chunks: Chunk) -> None:
+        for chunk in chunks:
+            chunk.holds -= 1
+            if chunk.parked and not chunk.holds:
+                self._give_back(chunk)
 
     def _give_back(self, chunk: Chunk) -> None:
         if chunk.host:
