@@ -15,7 +15,7 @@ import pytest
 
 from npubox.core.pending import Pending
 from npubox.drivers.misc.ethosu.drv import EthosuDevice
-from npubox.drivers.misc.ethosu.firmware import MS, Timeouts
+from npubox.drivers.misc.ethosu.watchdog import MS, Timeouts
 from npubox.hw.ethosu import core_interface as core
 from npubox.uapi import ethosu_linux as uapi
 from tests.drivers.fake_subsystem import FakeSubsystem, Program, plugged

@@ -22,10 +22,11 @@ from npubox.core.pending import Pending
 from npubox.drivers.memory import DeviceMemory
 from npubox.drivers.misc.ethosu.buffer import Buffer
 from npubox.drivers.misc.ethosu.file import Client, Copies, EthosuFile, Policy, command
-from npubox.drivers.misc.ethosu.firmware import Firmware, Timeouts
+from npubox.drivers.misc.ethosu.firmware import Firmware
 from npubox.drivers.misc.ethosu.mailbox import QueueHeader
 from npubox.drivers.misc.ethosu.network import Network
 from npubox.drivers.misc.ethosu.requests import Call
+from npubox.drivers.misc.ethosu.watchdog import Timeouts
 from npubox.hw.ethosu import core_interface as core
 from npubox.uapi import ethosu_linux as uapi
 

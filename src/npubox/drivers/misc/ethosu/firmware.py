@@ -14,31 +14,17 @@ import functools
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from npubox.bus.port import PlatformDevice
 from npubox.core.lock import DeviceLock
 from npubox.drivers.misc.ethosu.mailbox import Mailbox, MessageObserver, QueueHeader
 from npubox.drivers.misc.ethosu.requests import AnyRequest
-from npubox.drivers.misc.ethosu.watchdog import Watchdog
+from npubox.drivers.misc.ethosu.watchdog import MS, Timeouts, Watchdog
 from npubox.hw.ethosu import core_interface as core
 from npubox.hw.ethosu.mailbox import MailboxReg, ResetLine
 
 _log = logging.getLogger(__name__)
-MS = 1_000_000
 LAST_ID = 0x7FFF_FFFF
-
-
-@dataclass(frozen=True)
-class Timeouts:
-    """Nanoseconds of device time. `inference` is how long the oldest inference may take."""
-
-    capabilities: int = 2000 * MS
-    network_info: int = 3000 * MS
-    cancel: int = 2000 * MS
-    watchdog: int = 3000 * MS
-    boot: int = 1000 * MS
-    inference: int = 9000 * MS
 
 
 class Firmware:
@@ -49,7 +35,6 @@ class Firmware:
     ) -> None:
         self.name = platform.name
         self.lock = lock
-        self.timeouts = timeouts
         self.clock = platform.port.clock
         self._port = platform.port
         self._mailbox = Mailbox(platform, header)
@@ -58,9 +43,16 @@ class Firmware:
         self._later: list[core.MessageType] = []
         self._gone = False
         self._booting: threading.Thread | None = None
-        self._watchdog = Watchdog(
-            self.clock, lock, timeouts.watchdog, timeouts.inference, self._silent, self._stuck
-        )
+        self._watchdog = Watchdog(self.clock, lock, timeouts, self._silent, self._stuck)
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """They may be changed at any time, as the original's module parameter: it counts from then on."""
+        return self._watchdog.timeouts
+
+    @timeouts.setter
+    def timeouts(self, timeouts: Timeouts) -> None:
+        self._watchdog.timeouts = timeouts
 
     def start(self) -> None:
         """Boot the firmware. Without the lock; OSError ETIMEDOUT if it does not come up."""
