@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from npubox.devices.ethosu_subsystem import firmware
 from npubox.devices.ethosu_subsystem.configuration import Range
 from npubox.devices.ethosu_subsystem.faults import SubsystemInjection
 from npubox.formats.tflite import read_network
@@ -22,7 +23,7 @@ from tests.client.graphs import float_edges
 from tests.fallback.graphs import slow_convolution
 from tests.fallback.processes import workers
 from tests.networks import compiled_by_vela
-from tests.subsystem.host import MEMORY, Host, by_index, configuration, in_buffer
+from tests.subsystem.host import MEMORY, QUEUE_BYTES, Host, by_index, configuration, in_buffer
 from tests.vectors import DIGITS, digits_vectors
 
 SECOND = 10**9
@@ -112,6 +113,30 @@ def test_a_hung_firmware_lets_time_pass_until_a_reset(host: Host) -> None:
     host.boot()
     assert host.answers == []
     assert_works(host)
+
+
+def test_a_firmware_that_crashes_is_silent_until_a_reset(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(firmware, "VERSION", ())
+        passed = threading.Event()
+        host.send(MessageType.VERSION_REQ)
+        host.send(MessageType.PING)
+        host.clock.call_at(host.clock.now() + 3 * SECOND, passed.set)
+        assert passed.wait(60)
+    assert "the firmware of subsystem crashed" in caplog.text
+    assert host.answers == []
+    host.boot()
+    assert_works(host)
+
+
+def test_a_boot_without_memory_for_the_rings_ends(caplog: pytest.LogCaptureFixture) -> None:
+    with Host(configuration()) as host:
+        host.dma.unmap(MEMORY.address, 2 * QUEUE_BYTES)
+        with pytest.raises(AssertionError, match="does not boot"):
+            host.boot()
+    assert "nothing is mapped there" in caplog.text
 
 
 def test_an_npu_that_faults_in_the_middle(host: Host) -> None:

@@ -99,7 +99,8 @@ class Firmware:
 
     @property
     def quiet(self) -> bool:
-        """Whether there is nothing to do and the host has taken every answer. Takes no lock."""
+        """Whether there is nothing to do and the host has taken every answer, or it does nothing any more.
+        Takes no lock."""
         queues = self._queues
         if self._hung:
             return True
@@ -112,8 +113,9 @@ class Firmware:
     def _run(self) -> None:
         try:
             self._serve_until_powered_off()
-        except DmaFault as fault:
-            log.error("%s does not boot: %s", self._hardware.configuration.name, fault)
+        except Exception:
+            log.exception("the firmware of %s crashed", self._hardware.configuration.name)
+            self._hung = True  # to the host it is silent, and time passes until it resets
         finally:
             with self._changed:
                 if self._working:
