@@ -13,9 +13,11 @@ class SyncobjFile(OpenFile):
     link = "anon_inode:syncobj_file"
 
     def __init__(self, syncobj: Syncobj) -> None:
-        syncobj.get()
         self.syncobj = syncobj
         self.stand_in = TokenStandIn()
+
+    def installed(self) -> None:
+        self.syncobj.get()
 
     def release(self) -> None:
         self.syncobj.put()

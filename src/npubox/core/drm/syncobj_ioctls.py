@@ -55,11 +55,7 @@ def _handle_to_fd(file: DrmFile, args: uapi.SyncobjHandle, caller: Caller) -> No
         return
     _check_no_point(args)
     exported = SyncobjFile(file.syncobj(args.handle, errno.EINVAL))
-    try:
-        args.fd = caller.files.install(exported, os.O_CLOEXEC | os.O_RDONLY)
-    except OSError:
-        exported.release()
-        raise
+    args.fd = caller.files.install(exported, os.O_CLOEXEC | os.O_RDONLY)
 
 
 def _fd_to_handle(file: DrmFile, args: uapi.SyncobjHandle, caller: Caller) -> None:

@@ -116,10 +116,10 @@ class PointsWait:
             self._missing -= 1
             if self._missing:
                 return
+            if not self._all:
+                self.first = next(index for index, entry in enumerate(self._entries) if entry.ready)
             self.over = True
             callback, self._callback = self._callback, None
-        if not self._all:
-            self.first = next(index for index, entry in enumerate(self._entries) if entry.ready)
         self._leave()
         if callback is not None:
             callback()
