@@ -22,6 +22,7 @@ _TX_KNOWN = _RX_KNOWN | _FRAME | int(Control.DMB)
 _UNKNOWN = 0xFFFFFFFF
 _TX_SIMPLE = _UNKNOWN & ~_TX_KNOWN | _FRAME
 _RX_UNKNOWN = _UNKNOWN & ~_RX_KNOWN
+_DMB = int(Control.DMB)
 _MOST_JOINED = 128
 _COPY, _COPY_BARRIER = int(Meta.COPY), int(Meta.COPY_WRITE_BARRIER)
 
@@ -40,6 +41,7 @@ class Packet(NamedTuple):
     """
 
     copies: list[Copy]
+    size: int
     tx: int
     rx: int
     sources: list[int]
@@ -94,7 +96,12 @@ class Packets:
             ):
                 size += length
                 count += 1
-        return Packet([Copy(canonical(source), canonical(to), size)], count, count, [size], [size])
+            if count < most:  # the driver's last one has a barrier
+                last = (control ^ _DMB, meta, source + size)
+                if tx[at + count] == last and rx[rx_at + count] == (rx_control, second, to + size):
+                    size += length
+                    count += 1
+        return Packet([Copy(canonical(source), canonical(to), size)], size, count, count, [size], [size])
 
     def _gather(self) -> Packet | None:
         """A packet of any number of sources and buffers."""
@@ -104,9 +111,14 @@ class Packets:
         buffers = self._buffers(sum(size for _, size in sources))
         if buffers is None:
             return None
-        copies = _pair(sources, buffers)
+        source_sizes, buffer_sizes = [size for _, size in sources], [size for _, size in buffers]
         return Packet(
-            copies, len(sources), len(buffers), [size for _, size in sources], [size for _, size in buffers]
+            _pair(sources, buffers),
+            sum(source_sizes),
+            len(sources),
+            len(buffers),
+            source_sizes,
+            buffer_sizes,
         )
 
     def _sources(self) -> list[tuple[int, int]] | None:

@@ -18,8 +18,8 @@ SLICE = 2048
 at once; fewer where they are of many bytes."""
 SLICE_BYTES = 32 << 20
 BYTES_PER_MICROSECOND = 8000
-"""Device time: what one engine moves, and what a packet costs besides. Our choice: about PCIe x8."""
-PACKET_NANOSECONDS = 100
+"""Device time: what one engine moves, and what a descriptor costs besides. Our choice: about PCIe x8."""
+DESCRIPTOR_NANOSECONDS = 100
 
 
 class QueuePair:
@@ -69,13 +69,16 @@ class QueuePair:
             pending = self.tx.pending, self.rx.pending
         packets, fault = self._collect(*pending)
         done, stopped = self._execute(packets)
+        finished = packets if done == len(packets) else packets[:done]
+        tx = rx = size = 0
+        for packet in finished:
+            tx, rx, size = tx + packet.tx, rx + packet.rx, size + packet.size
         with self._lock:
             if resets == self._resets:
-                unwritten = self._retire(packets[:done], completes)
+                unwritten = self._retire(finished, tx, rx, completes)
                 self.fault = stopped or unwritten or fault
                 self._awaits_more_than = pending if not packets else None
-        size = sum(copy.size for packet in packets[:done] for copy in packet.copies)
-        return size * 1000 // BYTES_PER_MICROSECOND + done * PACKET_NANOSECONDS, self.fault
+        return size * 1000 // BYTES_PER_MICROSECOND + tx * DESCRIPTOR_NANOSECONDS, self.fault
 
     def _restart(self) -> None:
         self._resets += 1
@@ -99,7 +102,7 @@ class QueuePair:
             try:
                 while room > 0 and (packet := taker.take()) is not None:
                     packets.append(packet)
-                    room -= sum(packet.sources)
+                    room -= packet.size
             except QueueFault as refused:
                 return packets, refused
             if room <= 0:
@@ -122,11 +125,11 @@ class QueuePair:
                 return done, QueueFault(_code(fault), str(fault), receiving=fault.write)
         return len(packets), None
 
-    def _retire(self, packets: list[Packet], completes: bool) -> QueueFault | None:
+    def _retire(self, packets: list[Packet], tx: int, rx: int, completes: bool) -> QueueFault | None:
         """Both heads go on, completions are written. What went wrong with that."""
         tx_writes, rx_writes = self.tx.writes_completions, self.rx.writes_completions
-        self.tx.consume(sum(packet.tx for packet in packets), not tx_writes)
-        self.rx.consume(sum(packet.rx for packet in packets), completes and not rx_writes)
+        self.tx.consume(tx, not tx_writes)
+        self.rx.consume(rx, completes and not rx_writes)
         try:
             for packet in packets if tx_writes or rx_writes else ():
                 if tx_writes:
