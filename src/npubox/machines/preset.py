@@ -7,7 +7,8 @@ import difflib
 import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module, resources
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from npubox.core.nodes import NodeInfo
@@ -75,13 +76,20 @@ def _read(path: str) -> PresetInfo:
 
 
 @cache
+def _tables() -> dict[str, dict[str, Any]]:
+    files = sorted((Path(__file__).parent / "presets").glob("*.toml"))
+    return {file.stem: tomllib.loads(file.read_text("utf-8")) for file in files}
+
+
+@cache
+def _shipped(name: str) -> PresetInfo:
+    """One at a time: a kind of part is imported only for a machine that has it."""
+    return _parse(name, _tables()[name])
+
+
 def presets() -> tuple[PresetInfo, ...]:
     """Every machine that ships with npubox, by name."""
-    found = []
-    for file in resources.files("npubox.machines").joinpath("presets").iterdir():
-        if file.name.endswith(".toml"):
-            found.append(_parse(file.name.removesuffix(".toml"), tomllib.loads(file.read_text("utf-8"))))
-    return tuple(sorted(found, key=lambda preset: preset.name))
+    return tuple(map(_shipped, _tables()))
 
 
 def find_preset(name: str) -> PresetInfo:
@@ -89,9 +97,9 @@ def find_preset(name: str) -> PresetInfo:
     path. Raises DeviceError."""
     if name.endswith(".toml"):
         return _read(name)
-    for preset in presets():
-        if preset.name == name or name in preset.devices:
-            return preset
+    for shipped, table in _tables().items():
+        if name == shipped or name in table.get("devices", ()):
+            return _shipped(shipped)
     machines = [preset.name for preset in presets()]
     devices = sorted((name for preset in presets() for name in preset.devices), key=_by_size)
     near = difflib.get_close_matches(name.lower(), [*devices, *machines], n=1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import signal
 import struct
 from ctypes import c_int, c_long, c_ulonglong, c_void_p
@@ -25,7 +24,7 @@ WALL = 0x4000_0000
 _SYSCALL_INFO_SIZE = 88
 _INFO_ENTRY, _INFO_EXIT = 1, 2
 _INFO_HEAD, _INFO_CALL, _INFO_RESULT = struct.Struct("<B3xI16x"), struct.Struct("<7Q"), struct.Struct("<q")
-SUPPORTED = platform.machine() == "x86_64"
+SUPPORTED = os.uname().machine == "x86_64"
 
 _ptrace = ctypes.CDLL(None, use_errno=True).ptrace
 _ptrace.argtypes = (c_long, c_int, c_void_p, c_void_p)
