@@ -261,3 +261,15 @@ def test_compile_for_what_is_not_modelled(npubox: Npubox, tmp_path: Path) -> Non
     answer = npubox("compile", DIGITS, "--device", "ethos-u85-256", "-o", tmp_path / "out.tflite")
     assert answer.status == 0, answer.err
     assert "for ethos-u85-256" in answer.out
+
+
+def test_running_behind_a_cortex_m(
+    npubox: Npubox, image: Path, expected: list[list[int]], tmp_path: Path
+) -> None:
+    output = tmp_path / "out.npy"
+    options = ["--device", "two-subsystems:/dev/ethosu1", "--verify", "--json"]
+    answer = npubox("run", DIGITS, "--input", image, "--output", output, *options)
+    assert answer.status == 0, answer.err
+    report = json.loads(answer.out)
+    assert (report["accelerator"], report["operators"]["cpu"]) == ("ethos-u65-512", [])
+    assert np.load(output).tolist() == expected

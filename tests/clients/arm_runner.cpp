@@ -27,7 +27,7 @@
 namespace {
 
 constexpr uint32_t kFds = 16;
-constexpr size_t kArena = 1 << 20;
+constexpr size_t kArena = 4 << 20;
 enum Status { kOk = 0, kError, kRunning };
 
 template <int kEvents> struct PmuConfig { uint32_t events[kEvents], cycles; };

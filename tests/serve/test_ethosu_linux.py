@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ import numpy as np
 import pytest
 
 from tests.networks import SHARED_NAMES, compiled_by_vela, shared_network
-from tests.serve.conftest import CLIENTS, Compile, run
+from tests.serve.conftest import CLIENTS, TIMEOUT, Compile, environment, npubox_exec, run
+from tests.serve.test_serve import Served
 from tests.serve.test_trace import trace
 from tests.vectors import DIGITS, Vector, digits_vectors, shared_vectors
 
 MACHINE = ("-m", "imx93-linux")
+FILES = ("network.tflite", "ifm")
 GENERATIONS = ("arm", "nxp", "nxp-arena", "staging")
 
 
@@ -47,7 +51,7 @@ def test_every_generation(compiled: Compile, tmp_path: Path, tier: tuple[str, ..
 def test_shared_networks_of_every_generation(compiled: Compile, tmp_path: Path) -> None:
     client = compiled("arm_runner")
     expected, script = {}, []
-    for name in SHARED_NAMES[:4]:  # the others are run by the Python clients: their arenas are large
+    for name in SHARED_NAMES:
         directory = tmp_path / name
         directory.mkdir()
         expected[name] = write(directory, shared_network(name).read_bytes(), shared_vectors(name)[:2])
@@ -124,3 +128,25 @@ def test_eight_inferences_of_four_processes_on_two_npus(compiled: Compile, tmp_p
     jobs = [event["fields"] for event in map(json.loads, output.splitlines()) if event["call"] == "job"]
     assert [job["error"] for job in jobs] == [0] * 24
     assert {job["npu"] for job in jobs} == {0, 1}
+
+
+def test_launches_at_once_on_a_served_machine(compiled: Compile, tmp_path: Path) -> None:
+    """Descriptors, mappings and polls of each generation reach a machine in another process too."""
+    expected = write(tmp_path, (DIGITS / "digits.tflite").read_bytes(), digits_vectors(2), "ethos-u55-256")
+    client = compiled("arm_runner")
+    machine = Served(f"test-{uuid.uuid4().hex[:8]}", "--preset", "two-subsystems")
+    try:
+        launches = [
+            subprocess.Popen(
+                npubox_exec(*machine.options, "--", client, generation, "/dev/ethosu0", *FILES, generation),
+                cwd=tmp_path,
+                env=environment(),
+                stdout=subprocess.DEVNULL,
+            )
+            for generation in GENERATIONS
+        ]
+        assert [launch.wait(TIMEOUT) for launch in launches] == [0] * len(GENERATIONS)
+    finally:
+        machine.stop()
+    for generation in GENERATIONS:
+        assert (tmp_path / generation).read_bytes() == expected, generation

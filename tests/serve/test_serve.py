@@ -20,11 +20,10 @@ CAP = "fcntl.ioctl(fd, 0xC010640C, bytes([5]) + bytes(15))"
 
 
 class Served:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *options: str) -> None:
         self.name = name
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", START, "serve", name], stdout=subprocess.PIPE, text=True, env=environment()
-        )
+        command = [sys.executable, "-c", START, "serve", name, *options]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
         assert self.process.stdout is not None
         self.greeting = self.process.stdout.readline()
 
@@ -32,13 +31,16 @@ class Served:
     def options(self) -> tuple[str, ...]:
         return "--machine", self.name
 
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(TIMEOUT) == 0
+
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Served]:
     served = Served(f"test-{uuid.uuid4().hex[:8]}")
     yield served
-    served.process.send_signal(signal.SIGTERM)
-    assert served.process.wait(TIMEOUT) == 0
+    served.stop()
 
 
 def test_it_says_how_to_use_it(machine: Served) -> None:
