@@ -26,7 +26,7 @@ from pathlib import Path
 from npubox.core import libc
 from npubox.serve import bpf, linux, syscalls
 from npubox.serve.caller import Tasks
-from npubox.serve.listener import Listener
+from npubox.serve.listener import Call, Listener
 
 CLIENTS = Path(__file__).parents[1] / "tests" / "clients"
 NODE = "/dev/accel/accel0"
@@ -50,47 +50,76 @@ def times(command: list[str]) -> list[int]:
 
 def bare(client: list[str]) -> list[int]:
     """The client under a bare echo supervisor; GET_CAP's answer is written by hand."""
-    reader, writer = os.pipe()
-    sender, receiver = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        program = bpf.assemble(bpf.Profile(ioctl_types=(ord("d"),)), syscalls.native())
-        os.dup2(writer, 1)
-        listener = linux.install_filter(program)
-        socket.send_fds(sender, [b"x"], [listener])
-        os.close(listener)
-        os.execv(client[0], client)
-    os.close(writer)
-    _, fds, _, _ = socket.recv_fds(receiver, 1, 1)
-    _echo(Listener(fds[0]))
-    os.waitpid(pid, 0)
-    with os.fdopen(reader) as output:
+    with tempfile.TemporaryFile("w+") as output:  # not a pipe: nobody reads while the supervisor serves
+        pid, listener = _filtered(client, bpf.Profile(ioctl_types=(ord("d"),)), output.fileno())
+        _serve(listener, _Echo(listener).answer)
+        os.waitpid(pid, 0)
+        output.seek(0)
         return [int(line) for line in output]
 
 
-def _echo(listener: Listener) -> None:
-    ioctl = syscalls.native().numbers["ioctl"]
+def _filtered(command: list[str], profile: bpf.Profile, output: int) -> tuple[int, Listener]:
+    """A program under a launch's filter and nothing else of a launch: its process and its listener."""
+    program = bpf.assemble(profile, syscalls.native())
+    sender, receiver = socket.socketpair()
+    with sender, receiver:
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(output, 1)
+            listener = linux.install_filter(program)
+            socket.send_fds(sender, [b"x"], [listener])
+            os.close(listener)
+            os.execvp(command[0], command)
+        _, fds, _, _ = socket.recv_fds(receiver, 1, 1)
+    return pid, Listener(fds[0])
+
+
+def _serve(listener: Listener, handle: Callable[[Call], None]) -> None:
     poll = select.poll()
     poll.register(listener.fd, select.POLLIN)
-    tasks = Tasks()
-    window = libc.Window()
     while True:
         for _, events in poll.poll():
             if not events & select.POLLIN:
                 listener.close()
                 return
             call = listener.receive()
-            if call is None:
-                continue
-            if call.number != ioctl:
-                listener.proceed(call.id)
-                continue
-            tasks.link(call.tid, call.args[0])
-            data = window.read(call.tid, call.args[2], 32)
-            if data is None or not listener.alive(call.id):
-                continue
-            window.write(call.tid, call.args[2], data[:8] + (3).to_bytes(8, "little") + data[16:])
-            listener.answer(call.id, 0)
+            if call is not None:
+                handle(call)
+
+
+class _Echo:
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._ioctl = syscalls.native().numbers["ioctl"]
+        self._tasks = Tasks()
+        self._window = libc.Window()
+
+    def answer(self, call: Call) -> None:
+        if call.number != self._ioctl:
+            self._listener.proceed(call.id)
+            return
+        self._tasks.link(call.tid, call.args[0])
+        data = self._window.read(call.tid, call.args[2], 32)
+        if data is None or not self._listener.alive(call.id):
+            return
+        self._window.write(call.tid, call.args[2], data[:8] + (3).to_bytes(8, "little") + data[16:])
+        self._listener.answer(call.id, 0)
+
+
+def notified(command: list[str]) -> int:
+    """How many calls of a program a launch's filter stops, none of which is about a node."""
+    with open(os.devnull, "w") as nowhere:
+        pid, listener = _filtered(command, bpf.Profile(ioctl_types=(ord("d"),)), nowhere.fileno())
+    count = 0
+
+    def proceed(call: Call) -> None:
+        nonlocal count
+        count += 1
+        listener.proceed(call.id)
+
+    _serve(listener, proceed)
+    os.waitpid(pid, 0)
+    return count
 
 
 def in_process(count: int) -> list[int]:
@@ -143,15 +172,20 @@ def beside_a_busy_npu(client: str, model: Path, directory: Path) -> dict[str, fl
     return {"idle NPU": statistics.median(quiet) / 1000, "busy NPU": statistics.median(loaded) / 1000}
 
 
-def tax(directory: Path, rounds: int) -> dict[str, float]:
-    """Seconds of work that never touches a node, in a launch and outside, and their ratio."""
+def nodeless_work(directory: Path) -> dict[str, str]:
+    """Commands that never touch a node."""
     source = directory / "work.c"
     source.write_text('#include <stdio.h>\n#include <stdlib.h>\nint main(void) { puts("x"); return 0; }\n')
-    again = "for i in 1 2 3 4 5 6 7 8; do"
-    works = {
-        "compile": f"{again} cc -O1 -o {directory}/work {source}; done",
-        "python": f"{again} {sys.executable} -c 'import json, re, typing, subprocess'; done",
+    return {
+        "compile": f"cc -O1 -o {directory}/work {source}",
+        "python": f"{sys.executable} -c 'import json, re, typing, subprocess'",
     }
+
+
+def tax(directory: Path, rounds: int) -> dict[str, float]:
+    """Seconds of work that never touches a node, in a launch and outside, and their ratio."""
+    again = "for i in 1 2 3 4 5 6 7 8; do"
+    works = {name: f"{again} {command}; done" for name, command in nodeless_work(directory).items()}
     found = {}
     for name, work in works.items():
         outside: list[float] = []
@@ -192,6 +226,10 @@ def main() -> None:
             "calls a second": throughput(client, options.count),
             "launch, ms": launch(2 * options.rounds),
             "work without nodes, s": tax(directory, options.rounds),
+            "its notified calls": {
+                name: float(notified(["sh", "-c", f"exec {command}"]))
+                for name, command in nodeless_work(directory).items()
+            },
         }
         if options.model.is_file():
             found["paused client, µs"] = beside_a_busy_npu(client, options.model, directory)

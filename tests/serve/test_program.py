@@ -202,3 +202,25 @@ def test_the_tree_goes_with_the_launch(tmp_path: Path) -> None:
     done = run("sh", "-c", "cat /sys/class/accel/accel0/dev /sys/dev/char/261:0/uevent; ls /dev/accel")
     assert done.stdout == "261:0\nMAJOR=261\nMINOR=0\nDEVNAME=accel/accel0\nDEVTYPE=accel_minor\naccel0\n"
     assert not Path("/dev/accel").exists() or "accel0" not in os.listdir("/dev/accel")
+
+
+def test_numbers_where_ours_run_out(tmp_path: Path) -> None:
+    """Served files have numbers of their own, but the limit of the program and what is free come first."""
+    code = (
+        "import fcntl, os, resource, struct\n"
+        "def cap(fd): return struct.unpack('QQ', fcntl.ioctl(fd, 0xC010640C, struct.pack('QQ', 5, 0)))[1]\n"
+        "def node(): return os.open('/dev/accel/accel0', os.O_RDWR)\n"
+        "many = [node() for _ in range(600)]\n"
+        "assert many[:3] == [1023, 1022, 1021] and len(set(many)) == 600, many\n"
+        "assert sum(fd < 512 for fd in many) >= 88 and all(map(cap, many))\n"
+        "low = os.dup2(many[0], 400)\n"
+        "assert cap(low) == 3\n"
+        "for fd in many: os.close(fd)\n"
+        "assert cap(low) == 3\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "small = node()\n"
+        "assert small < 64 and cap(small) == 3 and fcntl.fcntl(small, fcntl.F_DUPFD, 10) == 10\n"
+        "print('all')\n"
+    )
+    limited = ["sh", "-c", 'ulimit -n 2048; exec "$@"', "sh", sys.executable, "-c", code]
+    assert run(*limited).stdout == "all\n"
