@@ -139,6 +139,7 @@ def dma_queue_copy_start(call: Call, args: structs.DmaQueueCopyStart) -> None:
     started = queues.start(args.eng_id, args.qid, args.tx_desc_count, args.rx_desc_count)
     if started is not None:
         call.device.cores[started].models_started += 1
+    call.device.port.lend()  # a short copy is over sooner than a thread of the chip's wakes up
 
 
 @ioctl(uapi.DMA_ACK_COMPLETED, attached=True)
