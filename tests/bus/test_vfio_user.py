@@ -296,6 +296,27 @@ def test_bad_requests(served: Served, command: int, payload: bytes, expected: in
     connection.close()
 
 
+def test_files_that_cannot_be_mapped(served: Served) -> None:
+    """Shorter than said, or nothing to map at all: and the range is free again."""
+    connection = served.raw()
+    short = os.memfd_create("short", os.MFD_CLOEXEC)
+    os.ftruncate(short, 4096)
+    reading, writing = os.pipe()
+    for fd, size in ((short, 8192), (reading, 4096)):
+        request = struct.pack("<IIQQQ", 32, 3, 0, 0x10000, size)
+        assert ask(connection, Command.DMA_MAP, request, (fd,)).errno in (
+            errno.EINVAL,
+            errno.ENODEV,
+            errno.EACCES,
+        )
+    assert (
+        ask(connection, Command.DMA_MAP, struct.pack("<IIQQQ", 32, 3, 0, 0x10000, 4096), (short,)).errno == 0
+    )
+    for fd in (short, reading, writing):
+        os.close(fd)
+    connection.close()
+
+
 def test_the_version_comes_first(served: Served) -> None:
     connection = served.raw(negotiate=False)
     assert ask(connection, Command.DEVICE_RESET).errno == errno.EINVAL

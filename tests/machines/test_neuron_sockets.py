@@ -108,6 +108,7 @@ def test_bad_input(npubox: Npubox, tmp_path: Path) -> None:
     one_sentence(npubox("vfio-user", "imx93", "--socket", tmp_path / "s"), "imx93", "inf1.xlarge")
     one_sentence(npubox("vfio-user", "inf1.large", "--socket", tmp_path / "s"), "inf1.large")
     one_sentence(npubox("vfio-user", "inf1.xlarge", "--socket", tmp_path / "no" / "s"), "no/s")
+    one_sentence(npubox("vfio-user", "inf1.xlarge", "--socket", tmp_path / ("s" * 110)), "sss: ", "too long")
     one_sentence(npubox("vfio-user", "inf1.xlarge", "--socket", tmp_path / "s", "-r", "1"), "-r")
     one_sentence(npubox("vfio-user", "inf1.xlarge", "--socket", tmp_path / "s", "--revision", "256"), "255")
 

@@ -49,7 +49,9 @@ class Listener:
             self._socket.bind(self._path)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or not _is_stale(self._path):
-                raise OSError(error.errno, f"{self._path}: {error.strerror}") from None
+                # A path that is too long has no errno
+                reason = error.strerror or f"{error}"
+                raise OSError(error.errno or errno.ENAMETOOLONG, f"{self._path}: {reason}") from None
             os.unlink(self._path)
             self._socket.bind(self._path)
 

@@ -151,9 +151,9 @@ class Session:
         if message.fds:
             try:
                 self._device.dma.map(address, message.fds[0], offset, size, prot)
-            except BaseException:
+            except (OSError, ValueError) as error:  # ValueError: the file is shorter
                 self._ranges.remove(address, size)
-                raise
+                raise OSError(getattr(error, "errno", errno.EINVAL), f"DMA mapping: {error}") from error
             self._mapped.add((address, size))
         return NOTHING
 
