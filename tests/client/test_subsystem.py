@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,9 +17,11 @@ import pytest
 
 import npubox
 from npubox import ethosu
+from npubox.core import reaper
 from npubox.devices.ethosu_subsystem.faults import SubsystemInjection
 from npubox.errors import DeviceError, InferenceFailed, InputError, JobFailed, NpuboxError, WaitTimeout
 from npubox.formats.network import Network as Graph
+from npubox.uapi import ethosu_linux as uapi
 from tests.networks import SHARED_NAMES, compiled_by_vela, shared_network
 from tests.vectors import DIGITS, Vector, digits_vectors, shared_vectors
 
@@ -331,3 +335,16 @@ def test_the_library_leaves_nothing(digits: Graph) -> None:
     assert machine.part_of is not None
     with pytest.raises(DeviceError):  # the machine was powered down with the last of them
         machine.part_of(NODE)
+
+
+def test_a_descriptor_closed_behind_our_back(library: ethosu.Device) -> None:
+    """Its number comes again at once; what it stood for goes, with nobody's lock held."""
+    before = objects(library)
+    numbers = set()
+    for _ in range(3):
+        create = uapi.NetworkCreate(type=uapi.NetworkType.INDEX, fd=0)
+        numbers.add(library.node.ioctl(uapi.NETWORK_CREATE.number, ctypes.addressof(create)))
+        os.close(max(numbers))
+    assert len(numbers) == 1
+    reaper.drain()
+    assert objects(library) == before + 1, "the last one, whose number did not come again"

@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 
+from npubox.core import reaper
 from npubox.core.caller import Caller
 from npubox.core.file import Backing, Mapped, OpenFile, SignalStandIn
 from npubox.core.signal_pipe import SignalPipe
@@ -103,8 +104,9 @@ class OwnDescriptors:
         with _guard:
             stale = _table.pop(number, None)
             _table[number] = entry
-        if stale is not None:
-            _let_go(stale)
+        if stale is not None:  # a handler calls this with its device's lock held, which releasing takes
+            reaper.start()
+            reaper.post(lambda: _let_go(stale))
         return number
 
     def lookup(self, fd: int) -> OpenFile | None:
