@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-bounds test-portable test-vm lint test-fuzz bench clean
+.PHONY: help demo test test-bounds test-portable test-vm test-fuzz conformance lint bench clean
 
 # What the fuzzer damages when the kernels check their array indices
 BOUNDED := conv_3x3_int8 depthwise_3x3_int8 add_different_scales_int8 avg_pool_3_same_int8 dense_int16 \
@@ -16,6 +16,7 @@ help:
 	@echo "make test-portable  the kernels for CPUs without AVX512-VNNI, against the oracles"
 	@echo "make test-vm        a stock Debian kernel in QEMU 11 drives a virtual PCI device (downloads 90 MB once)"
 	@echo "make test-fuzz      a million random ioctls on the accel core, in process (minutes)"
+	@echo "make conformance    the kernel's own tests of the accel core (downloads 31 MB once); writes docs/conformance.md"
 	@echo "make bench          the benchmarks against LiteRT, printed as a table"
 
 $(VENV)/.installed: pyproject.toml
@@ -47,6 +48,9 @@ test-vm: $(VENV)/.installed
 
 test-fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.core.fuzz --calls 1000000
+
+conformance: $(VENV)/.installed
+	$(BIN)/python -m tests.conformance --write
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A launch on a preset that counts what is left: python -m tests.serve.counted REPORT -- PROGRAM [ARG]...
+"""A launch on a preset that counts what is left: python -m tests.serve.counted REPORT [--preset=NAME]
+[--full] -- PROGRAM [ARG]...
 
 REPORT gets, as JSON, open files, buffer objects and bytes of the store when the last program is gone
 and its jobs had a moment to end.
@@ -15,21 +16,23 @@ from pathlib import Path
 
 from npubox.machines.npu_split import SplitNpuPart
 from npubox.machines.preset import find_preset
+from npubox.machines.refaccel_part import RefAccelPart
 from npubox.serve.execute import Request, execute
+from npubox.serve.launch import Wish
 from npubox.serve.preset import PresetMachine
 
 PATIENCE = 10.0
 
 
 class CountedMachine(PresetMachine):
-    def __init__(self, report: Path) -> None:
-        super().__init__(find_preset("imx93"))
+    def __init__(self, report: Path, preset: str) -> None:
+        super().__init__(find_preset(preset))
         self._report = report
 
     def close(self) -> None:
         if self.parts is not None:
-            (part,) = self.parts.parts
-            assert isinstance(part, SplitNpuPart)
+            part = self.parts.parts[0]
+            assert isinstance(part, SplitNpuPart | RefAccelPart)
             device = part.device
             deadline = time.monotonic() + PATIENCE
             while device.object_count and time.monotonic() < deadline:
@@ -47,8 +50,12 @@ class CountedMachine(PresetMachine):
 
 
 def main(arguments: list[str]) -> int:
-    report, _, *command = arguments
-    return execute(Request(command, lambda: CountedMachine(Path(report))))
+    split = arguments.index("--")
+    report, *options = arguments[:split]
+    preset = next((option.split("=")[1] for option in options if option.startswith("--preset=")), "imx93")
+    full = "--full" in options
+    wish = Wish(all_opens=full, poll=full, files=full)
+    return execute(Request(arguments[split + 1 :], lambda: CountedMachine(Path(report), preset), wish))
 
 
 if __name__ == "__main__":

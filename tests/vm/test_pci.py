@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.debian import Unavailable
 from tests.vm.guest import LIMIT, boot
-from tests.vm.packages import Packages, Unavailable, obtain
+from tests.vm.packages import Packages, obtain
 
 PROBE = Path(__file__).with_name("probe.c")
 START = "from npubox.cli.entry import main; main()"

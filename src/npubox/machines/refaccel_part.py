@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from npubox.core.caller import Caller
 from npubox.core.drm.open_file import DrmOpenFile
 from npubox.core.file import OpenFile
@@ -26,6 +28,8 @@ class RefAccelPart:
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile:
         if node.path == ACT:
             return ActFile(self.device)
+        if not self.device.registered:
+            raise OSError(errno.ENOENT, f"{node.path} went with its device")
         return DrmOpenFile(self.device, flags, caller)
 
     def close(self) -> None:

@@ -97,7 +97,7 @@ def rules(profile: Profile, arch: Arch) -> Iterator[Rule]:
         (
             Step(3, MAP_ANONYMOUS, MAP_ANONYMOUS, ALLOW),
             Step(3, MAP_SHARED, MAP_SHARED, NOTIFY),
-            Step(5, ALL_BITS, 0, ALLOW, high=True),
+            Step(5, ALL_BITS, 0, NOTIFY if profile.files else ALLOW, high=True),
         ),
     )
     yield Rule("ftruncate")

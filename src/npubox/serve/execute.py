@@ -145,6 +145,10 @@ def _card0(nodes: Sequence[NodeInfo]) -> dict[NodeInfo, NodeInfo]:
 def _settle() -> None:
     """Terminal and pipes are the program's; only its errors are ours to write. We need descriptors."""
     os.setpgid(0, 0)
+    with contextlib.suppress(OSError):
+        # A program's calls wait for us: not for our turn among the host's other processes too. Threads and
+        # processes that we start are ordinary again.
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):

@@ -25,7 +25,11 @@ from npubox.serve.syscalls import X86_64
 
 SYSCALL_SIZE = 2  # bytes of the `syscall` instruction
 PATIENCE = 10.0  # seconds for a thread that the host may be slow to run
+INTERVAL = 20e-6  # seconds between two looks at a thread that is about to stop
 NO_CALL = (1 << 64) - 1
+RESTARTS = frozenset(NO_CALL - error + 1 for error in (512, 513, 514, 516))
+"""What the kernel returns inside of itself for a call that a signal has interrupted (ERESTARTSYS and its
+kin)."""
 _MMAP, _CLOSE = X86_64.numbers["mmap"], X86_64.numbers["close"]
 
 
@@ -76,7 +80,7 @@ class Injector:
             elif time.monotonic() > deadline:
                 raise OSError(errno.EIO, f"thread {tid} does not stop")
             else:
-                os.sched_yield()
+                time.sleep(INTERVAL)  # not only a yield: the thread may have to run on this CPU
 
     def _receive(self, tid: int) -> None:
         call = self._listener.receive()
@@ -118,7 +122,13 @@ class _Stopped:
             self._let_go()
 
     def _call(self, saved: Registers, number: int, **arguments: int) -> int:
-        """One system call of the thread's, by the instruction that it has just passed; what it returned."""
+        """One system call of the thread's, by the instruction that it has just passed; what it returned. A
+        signal may send it round again, as it would by itself."""
+        while (result := self._call_once(saved, number, **arguments)) in RESTARTS:
+            pass
+        return result
+
+    def _call_once(self, saved: Registers, number: int, **arguments: int) -> int:
         registers = copy.copy(saved)
         registers.rip -= SYSCALL_SIZE
         registers.rax, registers.orig_rax = number, NO_CALL
