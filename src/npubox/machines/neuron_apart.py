@@ -38,6 +38,17 @@ class ApartNeuronPart(DrivenChips):
         self.processes = frozenset({self.device_pid})
         self._closing = False
         self._ports: list[VfioUserDevice] = []
+        try:
+            self._connect()
+            self.probe(self._ports, policy)
+        except BaseException:
+            self._end_process()
+            raise
+        self._watch = threading.Thread(target=self._wait_for_death, name="npubox-neuron-apart", daemon=True)
+        self._watch.start()
+
+    def _connect(self) -> None:
+        preset = self._preset
         with tempfile.TemporaryDirectory(prefix="npubox-chips-") as directory:
             self._channel.send(directory.encode())
             if self._channel.recv(len(READY)) != READY:
@@ -47,21 +58,21 @@ class ApartNeuronPart(DrivenChips):
             # Connected: nobody needs the names any more, and none is left behind whatever dies first.
             for path in _paths(directory, preset.chips):
                 os.unlink(path)
-        self.probe(self._ports, policy)
-        self._watch = threading.Thread(target=self._wait_for_death, name="npubox-neuron-apart", daemon=True)
-        self._watch.start()
 
     def close(self) -> None:
         self._closing = True
-        with suppress(ProcessLookupError):
-            os.kill(self.device_pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(self.device_pid, 0)
+        self._end_process()
         self._watch.join()
         super().close()
         for port in self._ports:
             port.close()
         self._channel.close()
+
+    def _end_process(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.device_pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(self.device_pid, 0)
 
     def _wait_for_death(self) -> None:
         self._channel.recv(1)

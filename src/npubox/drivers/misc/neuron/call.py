@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from npubox.core.pending import Pending
 
 StructT = TypeVar("StructT", bound=ctypes.Structure)
+LONGEST_READ = 64 << 20
 Handler = Callable[["Call", Any], "int | Work | Pending | None"]
 
 
@@ -85,7 +86,10 @@ class Call:
         self.address = address
 
     def read(self, address: int, size: int) -> bytes:
-        """Copy in; raises CopyFault."""
+        """Copy in; raises CopyFault. Long ones in pieces: whoever carries the call may limit one copy."""
+        if size > LONGEST_READ:
+            starts = range(0, size, LONGEST_READ)
+            return b"".join(self.read(address + start, min(LONGEST_READ, size - start)) for start in starts)
         try:
             return self.caller.memory.read(address, size)
         except OSError as error:
@@ -131,3 +135,11 @@ class Call:
     def work(self, steps: Steps[Any], then: Callable[[Any], int | None] | None = None) -> Work:
         """Begin an operation that may have to wait; `then` takes its value and may copy out."""
         return self.device.worker.start(steps, then)
+
+
+def read_registers(call: Call, addresses: Sequence[int], failure: int = errno.EPERM) -> Steps[list[int]]:
+    """Registers by device address, through the firmware; where that fails, OSError `failure`."""
+    try:
+        return (yield from call.device.fwio.read(addresses))
+    except OSError as error:
+        raise OSError(failure, f"a register could not be read: {error}") from error

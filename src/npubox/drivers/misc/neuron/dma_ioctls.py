@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 
-from npubox.drivers.misc.neuron.call import Call, ioctl
+from npubox.drivers.misc.neuron.call import Call, ioctl, read_registers
 from npubox.drivers.misc.neuron.copy_ioctls import copy_in, copy_out, holding
 from npubox.drivers.misc.neuron.memory import Chunk
 from npubox.drivers.misc.neuron.user_queues import UserQueue, UserRing, check_engine
@@ -67,7 +67,7 @@ def dma_eng_get_state(call: Call, args: structs.DmaEngGetState) -> Work:
     )
 
     def steps() -> Steps[structs.NeuronDmaEngState]:
-        values = yield from _read(call, [base + register for register in registers])
+        values = yield from read_registers(call, [base + register for register in registers])
         return structs.NeuronDmaEngState(
             revision_id=udma.DMA_VERSION,
             max_queues=udma.QUEUES,
@@ -163,7 +163,7 @@ def dma_queue_get_state(call: Call, args: structs.DmaQueueGetState) -> Work:
         states = []
         for queue in (udma.m2s_queue(args.qid), udma.s2m_queue(args.qid)):
             addresses = [base + queue + register for register in QUEUE_STATE_ORDER]
-            states.append(_queue_state((yield from _read(call, addresses, errno.EIO))))
+            states.append(_queue_state((yield from read_registers(call, addresses, errno.EIO))))
         return states
 
     def then(states: list[structs.NeuronDmaQueueState]) -> None:
@@ -236,7 +236,7 @@ def _descriptors(call: Call, args: structs.DmaDescriptorCopyout) -> Steps[bytes]
     queue = udma.m2s_queue(args.qid) if args.type == QueueType.TX else udma.s2m_queue(args.qid)
     base = APB + udma.engine_base(args.eng_id) + queue
     registers = (QueueReg.RING_LENGTH, QueueReg.RING_BASE_HI, QueueReg.RING_BASE_LO)
-    length, high, low = yield from _read(call, [base + register for register in registers])
+    length, high, low = yield from read_registers(call, [base + register for register in registers])
     address = high << 32 | low
     memory = call.device.memory
     # The module does not find a ring that is reached through the second port.
@@ -260,10 +260,3 @@ def _check_queue(engine: int, number: int) -> None:
     check_engine(engine)
     if number >= udma.QUEUES:
         raise OSError(errno.EINVAL, f"an engine has no queue {number}")
-
-
-def _read(call: Call, addresses: list[int], failure: int = errno.EPERM) -> Steps[list[int]]:
-    try:
-        return (yield from call.device.fwio.read(addresses))
-    except OSError as error:
-        raise OSError(failure, f"the engine's registers could not be read: {error}") from error

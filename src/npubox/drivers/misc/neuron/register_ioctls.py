@@ -7,7 +7,7 @@ import array
 import errno
 from collections.abc import Sequence
 
-from npubox.drivers.misc.neuron.call import Call, ioctl
+from npubox.drivers.misc.neuron.call import Call, ioctl, read_registers
 from npubox.drivers.misc.neuron.info_ioctls import bar_address
 from npubox.drivers.misc.neuron.work import Steps, Work
 from npubox.hw.neuron import core_window, misc_ram, udma
@@ -70,20 +70,12 @@ def _u32s(call: Call, address: int, count: int) -> list[int]:
     return array.array("I", call.read(address, 4 * count)).tolist()
 
 
-def _read(call: Call, addresses: Sequence[int], failure: int = errno.EPERM) -> Steps[list[int]]:
-    """Registers by device address; a failure of the firmware is `failure`."""
-    try:
-        return (yield from call.device.fwio.read(addresses))
-    except OSError as error:
-        raise OSError(failure, f"a register could not be read: {error}") from error
-
-
 def _write_words(call: Call, address: int, values: Sequence[int]) -> None:
     call.write(address, array.array("I", values).tobytes())
 
 
 @ioctl(uapi.BAR_READ)
-def bar_read(call: Call, args: structs.BarRw) -> Work:
+def barread_registers(call: Call, args: structs.BarRw) -> Work:
     if args.bar not in (Bar.APB, Bar.AXI):
         raise OSError(errno.EINVAL, f"BAR {args.bar} has no registers")
     if not 0 < args.count <= MOST_REGISTERS:  # for 0 the module crashes the kernel
@@ -102,7 +94,7 @@ def bar_read(call: Call, args: structs.BarRw) -> Work:
         raise OSError(errno.EPERM, f"an address is outside BAR {args.bar}")
     addresses = [base + offset for offset in offsets]
     _check_readable(call, addresses)
-    return call.work(_read(call, addresses), lambda values: _write_words(call, args.data, values))
+    return call.work(read_registers(call, addresses), lambda values: _write_words(call, args.data, values))
 
 
 @ioctl(uapi.BAR_WRITE, attached=True)
@@ -159,7 +151,7 @@ def read_hw_counters(call: Call, args: structs.ReadHwCounters) -> Work:
         raise OSError(errno.EINVAL, f"{args.count} words are too many for one message")
     addresses = _u64s(call, args.address, args.count)
     _check_readable(call, addresses)
-    return call.work(_read(call, addresses), lambda values: _write_words(call, args.data, values))
+    return call.work(read_registers(call, addresses), lambda values: _write_words(call, args.data, values))
 
 
 @ioctl(uapi.POST_METRIC, attached=True)
@@ -204,7 +196,7 @@ def semaphore_write(call: Call, args: structs.Semaphore) -> None:
 
 
 @ioctl(uapi.SEMAPHORE_READ, fills=True)
-def semaphore_read(call: Call, args: structs.Semaphore) -> Work:
+def semaphoreread_registers(call: Call, args: structs.Semaphore) -> Work:
     return _read_into(call, args, _semaphore(call, args, core_window.SEMAPHORE_READ))
 
 
@@ -234,6 +226,6 @@ def _write(call: Call, offset: int, value: int) -> None:
 
 def _read_into(call: Call, args: structs.Semaphore | structs.Event, offset: int) -> Work:
     def steps() -> Steps[None]:
-        (args.value,) = yield from _read(call, [CORE_WINDOWS + offset])
+        (args.value,) = yield from read_registers(call, [CORE_WINDOWS + offset])
 
     return call.work(steps())
