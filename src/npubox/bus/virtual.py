@@ -53,10 +53,11 @@ class DmaMapping:
 
 class AddressSpace:
     """One device's DMA address space: what `DmaSpace` promises drivers, and look-up for devices. `generation`
-    counts its changes."""
+    counts its changes. `settle`, if the device sets it, returns when no access that had begun goes on."""
 
     def __init__(self) -> None:
         self.generation = 0
+        self.settle: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._starts: list[int] = []
         self._mappings: list[DmaMapping] = []
@@ -85,6 +86,8 @@ class AddressSpace:
                 raise OSError(errno.ENOENT, f"no DMA mapping {address:#x}+{size:#x}")
             del self._starts[at], self._mappings[at]
             self.generation += 1
+        if self.settle is not None:
+            self.settle()
 
     def sync_for_device(self, address: int, size: int) -> None:
         """See `DmaSpace.sync_for_device`. This space is coherent: nothing to do."""

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 
 import pytest
 
+from npubox.bus.port import Prot
+from npubox.devices.neuron import address_map
+from npubox.devices.neuron.memory import move
 from npubox.hw.neuron import address, udma
 from npubox.hw.neuron.address import Window, through
 from npubox.hw.neuron.descriptors import Control, pack_rx, pack_tx
@@ -189,3 +194,38 @@ def test_a_ring_of_a_bad_length(bench: Bench, stopped: Stopped) -> None:
     bench.apb(queue.m2s + QueueReg.RING_LENGTH, 72)
     queue.ring(1, 1)
     stopped(queue, 0, ErrorCode.RING_FETCH)
+
+
+def test_memory_is_unmapped_when_no_copy_reads_it_any_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then its pages may be another's. So is a queue reset when its last copy is over."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow_move(to: int, source: int, size: int) -> None:
+        begun.set()
+        goes_on.wait()
+        move(to, source, size)
+
+    fd = os.memfd_create("taken away", os.MFD_CLOEXEC)
+    os.ftruncate(fd, 4096)
+    os.pwrite(fd, b"before", 0)
+    bench.port.dma.map(0x6000_0000, fd, 0, 4096, Prot.READ)
+    monkeypatch.setattr(address_map, "move", slow_move)
+    queue = bench.queue(0, 0)
+    queue.copy((through(Window.HOST, 0x6000_0000), 0, 4096))
+    begun.wait()
+    waiting = [
+        threading.Thread(target=bench.port.dma.unmap, args=(0x6000_0000, 4096)),
+        threading.Thread(target=bench.apb, args=(queue.m2s + QueueReg.M2S_SW_CTRL, udma.SW_CTRL_RESET)),
+    ]
+    for thread in waiting:
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+    goes_on.set()
+    for thread in waiting:
+        thread.join()
+    os.pwrite(fd, b"secret", 0)
+    assert bench.chip.memory.read(0, 6) == b"before"
+    os.close(fd)

@@ -71,6 +71,7 @@ class Inferentia:
         self._lock = threading.RLock()
         self.memory = AddressMap(LocalMemory(file), self, dma)
         self._worker = Worker(f"npubox-neuron-{address}", clock)
+        dma.settle = self._worker.settle
         self._gate = Gate()
         self.faults: deque[FaultRecord] = deque(maxlen=_KEPT_FAULTS)
         """The last DMA queues that stopped: part of the control channel."""
