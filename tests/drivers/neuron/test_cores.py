@@ -180,6 +180,16 @@ def test_reset_stops_queues_and_forgets_states(program: Program) -> None:
     assert completed.new_state == CoreState.INVALID
 
 
+def test_the_reset_of_a_process_that_goes(machine: Machine) -> None:
+    """Its number may be given to another process, which starts with no reset of its own."""
+    program = machine.program()
+    assert program.call(uapi.NC_RESET, structs.DeviceReset(nc_map=0b1)) == 0
+    program.close()
+    again = machine.program(pid=program.pid)
+    assert again.call(uapi.NC_RESET, structs.DeviceReset(nc_map=0b1)) == 0
+    again.close()
+
+
 def test_a_chip_that_does_not_get_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """The node stays, and open says EINVAL."""
     from npubox.devices.neuron.firmware import Firmware

@@ -171,6 +171,28 @@ def test_what_the_engine_finds_wrong(machine: Machine, program: Program, tx: byt
     fill(program, program.alloc(4096), bytes(16), 0)
 
 
+def test_a_ring_that_is_longer_than_its_memory(machine: Machine, program: Program) -> None:
+    """What lies in the memory is executed, then the engine stops."""
+    rx, data = program.alloc(8192, host=True), program.alloc(4096, host=True)
+    tx, target = program.alloc(4096, host=True), program.alloc(4096)  # nothing lies behind the last one
+    args = structs.DmaQueueInit(
+        eng_id=7, qid=1, tx_desc_count=512, rx_desc_count=512, tx_handle=tx, rx_handle=rx
+    )
+    assert program.call(uapi.DMA_QUEUE_INIT, args) == 0
+    program.write(data, bytes(range(256)) * 16)
+    fill(program, tx, b"".join(descriptors.pack_tx(program.pa(data) + 16 * i, 16, 1) for i in range(256)), 0)
+    fill(
+        program, rx, b"".join(descriptors.pack_rx(program.pa(target) + 16 * i, 16, 1) for i in range(256)), 1
+    )
+    assert start(program, 7, 1, 300, 300) == 0
+    assert fault_of(machine) is ErrorCode.RING_FETCH
+    copied = program.read(target, 4096)
+    assert copied in (bytes(range(256)) * 16, bytes(4096)), "all that is there, or nothing, as it is fetched"
+    program.fails(
+        errno.EINVAL, uapi.DMA_COPY_DESCRIPTORS64, structs.DmaCopyDescriptors64(mem_handle=tx, num_descs=257)
+    )
+
+
 def test_state_of_engine_and_queue(program: Program) -> None:
     tx, rx = ring(program, 1, 3)
     state, found = structs.NeuronDmaEngState(), (structs.NeuronDmaQueueState(), structs.NeuronDmaQueueState())

@@ -154,6 +154,7 @@ class NeuronDevice:
         for lock in self.locks:
             lock.release(pid)
         self.datastores.release(pid)
+        self.resets.pop(pid, None)
         chunks = [chunk for chunk in self.memory if chunk.lifetime is Lifetime.PROCESS and chunk.owner == pid]
         self.memory.free_all(chunks)
         if self.driver.isolate:
