@@ -128,6 +128,8 @@ def _verify(model: Path, network: Network, arrays: list[Array], outputs: tuple[A
     reference = reference_outputs(source.content, arrays)
     told = (reference.oracle, reference.passed_over, reference.inexact)
     for info, ours, theirs in zip(network.outputs, outputs, reference.outputs, strict=True):
+        if ours.shape != theirs.shape:
+            return Verified(*told, f"output {info}: {reference.oracle} gives it as {list(theirs.shape)}")
         differing = np.argwhere(ours != theirs)
         if len(differing):
             at = tuple(differing[0].tolist())

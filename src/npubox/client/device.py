@@ -94,7 +94,8 @@ class Device(Closable):
         source = read_model(model if isinstance(model, bytes) else Path(model), signed=signed)
         compiled = source
         if not source.compiled:
-            compiled = replace(read_network(self.compile(model, options).content), name=source.name)
+            made = read_network(self.compile(model, options).content)
+            compiled = replace(made.with_edges_of(source), name=source.name)
         elif options is not None:
             raise ModelError(f"{source.name} already is compiled: leave the options for compiling out")
         for operator in compiled.operators:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,19 @@ class Network:
     content: bytes  # the whole file
     name: str = "the network"  # what messages call it: the path it was read from
     description: str = ""  # the file's own words
+
+    def with_edges_of(self, source: Network) -> Network:
+        """This network, compiled from `source`, with inputs and outputs of the shapes that they have there:
+        Vela adds and drops axes of 1. Those that an operator on the CPU reads stay as they are."""
+        tensors = list(self.tensors)
+        read = {index for operator in self.operators if operator.npu is None for index in operator.inputs}
+        pairs = [*zip(self.inputs, source.inputs, strict=False)]
+        pairs += zip(self.outputs, source.outputs, strict=False)
+        for index, other in pairs:
+            tensor, like = tensors[index], source.tensors[other]
+            if (tensor.dtype, tensor.nbytes) == (like.dtype, like.nbytes) and index not in read:
+                tensors[index] = replace(tensor, shape=like.shape)
+        return replace(self, tensors=tuple(tensors))
 
     @property
     def compiled(self) -> bool:
