@@ -162,7 +162,7 @@ def test_a_queue_can_ring_another_queues_doorbell(bench: Bench) -> None:
 
 
 def test_completions(bench: Bench) -> None:
-    """Rings of completions where they are asked for; the driver of facts §6.1 never does."""
+    """Rings of completions where they are asked for; the driver of neuron.md §6 never does."""
     fill(bench, 4096)
     queue = bench.queue(0, 0)
     where = {queue.m2s: 0x8_0000, queue.s2m: 0x8_1000}
