@@ -25,7 +25,8 @@ _GONE = "the device's server is gone"
 # Plain numbers, for what every register access passes: enums are slow
 _READ, _WRITE = int(Command.REGION_READ), int(Command.REGION_WRITE)
 _REGISTER_READ, _READ_SIZE = protocol.REGISTER_READ.pack, protocol.REGISTER_READ.size
-_REGISTER_VALUE, _VALUE_SIZE = protocol.REGISTER_VALUE.unpack, protocol.REGISTER_VALUE.size
+_REGISTER_REPLY, _VALUE_SIZE = protocol.REGISTER_REPLY.unpack, protocol.REGISTER_REPLY.size
+_REPLY = protocol.REPLY_TYPE
 _NO_REPLY, _ERROR = int(Flag.NO_REPLY), int(Flag.ERROR)
 
 
@@ -72,8 +73,8 @@ class _Link:
             except OSError as error:
                 raise OSError(errno.ENODEV, _GONE) from error
             if len(data) == _VALUE_SIZE:
-                answered, _, size, flags, _, _, _, _, value = _REGISTER_VALUE(data)
-                if (answered, size, flags) == (number, _VALUE_SIZE, protocol.REPLY_TYPE):
+                answered, size, flags, value = _REGISTER_REPLY(data)
+                if answered == number and size == _VALUE_SIZE and flags == _REPLY:
                     self.channel.finish(_VALUE_SIZE)
                     return value  # type: ignore[no-any-return]
             self.channel.push_back(data)

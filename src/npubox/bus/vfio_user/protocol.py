@@ -35,6 +35,8 @@ REGISTER_READ = struct.Struct(HEADER.format + REGION_ACCESS.format.removeprefix(
 """A whole REGION_READ."""
 REGISTER_VALUE = struct.Struct(REGISTER_READ.format + "I")
 """The whole reply to one of a 32-bit word."""
+REGISTER_REPLY = struct.Struct("<H2xII20xI")
+"""The same, what its receiver looks at: message id, size, flags, value."""
 
 MAJOR, MINOR = 0, 0
 MAX_DATA = 1 << 20

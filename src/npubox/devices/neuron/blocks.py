@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import NamedTuple, Protocol
 
 
@@ -42,20 +41,22 @@ class Placed(NamedTuple):
 
 
 class BlockTable:
-    """Blocks that do not overlap."""
+    """Blocks that do not overlap and start on pages of 4 KiB."""
 
     def __init__(self, blocks: list[Placed]) -> None:
-        self._blocks = sorted(blocks, key=lambda placed: placed.base)
-        self._bases = [placed.base for placed in self._blocks]
+        self._blocks = blocks
+        self._pages = {
+            page: placed
+            for placed in blocks
+            for page in range(placed.base >> 12, (placed.base + placed.size + 0xFFF) >> 12)
+        }
 
     def find(self, offset: int) -> tuple[Block, int] | None:
         """The block at an offset and the offset in it."""
-        at = bisect_right(self._bases, offset) - 1
-        if at >= 0:
-            base, size, block = self._blocks[at]
-            if offset < base + size:
-                return block, offset - base
-        return None
+        placed = self._pages.get(offset >> 12)
+        if placed is None or offset >= placed.base + placed.size:
+            return None
+        return placed.block, offset - placed.base
 
     def reset(self) -> None:
         for placed in self._blocks:

@@ -20,7 +20,7 @@ _TO_RING_ID = bytes(top & RING_ID_MASK for top in range(256))
 """A control word's top byte to its ring id."""
 
 
-# Plain numbers, for every doorbell comes here: enums hash slowly
+# Plain numbers, for every doorbell comes here: looking enums up and masking with flags is slow
 _CFG, _LENGTH = int(QueueReg.CFG), int(QueueReg.RING_LENGTH)
 _BASE_LO, _BASE_HI = int(QueueReg.RING_BASE_LO), int(QueueReg.RING_BASE_HI)
 _TAIL_INCREMENT = int(QueueReg.TAIL_INCREMENT)
