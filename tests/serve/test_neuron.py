@@ -44,6 +44,40 @@ with neuron.open("/dev/neuron0") as devices:
     print("lock: taken")
 holder.stdin.close()
 """
+KEPT_APART = """
+import subprocess, sys
+from npubox import neuron
+from npubox.errors import DeviceError
+if sys.argv[1:]:
+    with neuron.open("/dev/neuron0") as devices:
+        devices[0].mark_cores(1)
+        memory = devices[0].allocate(4096)
+        memory.write(b"secret")
+        print(memory.address, flush=True)
+        sys.stdin.read()
+        assert memory.read(6) == b"secret"
+    sys.exit()
+victim = subprocess.Popen([sys.executable, sys.argv[0], "victim"], stdin=-1, stdout=-1, text=True)
+address = int(victim.stdout.readline())
+with neuron.open("/dev/neuron0") as devices:
+    device = devices[0]
+    (core,) = device.mark_cores(1)
+    errors = device.notifications(core, neuron.NotificationType.ERROR)
+    loot = device.allocate(4096)
+    for queue, (source, destination) in enumerate([(address, loot.address), (loot.address, address)]):
+        with device.ring(3 * core, queue) as ring:
+            ring.push(source, destination, 64)
+            ring.start()
+            print(*(entry.error.name for entry in errors.wait()))
+    print(bytes(loot.view()) == bytes(4096))
+    for reach in (lambda: device.node.map(address, 4096), lambda: device.semaphore(0, 1).value):
+        try:
+            reach()
+        except DeviceError as error:
+            print(str(error).split("(")[-1].rstrip(")"))
+victim.communicate("")
+print(victim.returncode)
+"""
 SYSFS = "/sys/class/neuron_device/neuron1"
 
 
@@ -102,3 +136,16 @@ def test_a_killed_process_leaves_nothing(compiled: Compile, tmp_path: Path, isol
     )
     done = run(sys.executable, "-c", HELD_AND_KILLED, compiled("neuron_held"), options=["-m", str(machine)])
     assert done.stdout == "held: ENOMEM\ncores: (0, 1, 2, 3)\nlock: taken\n"
+
+
+def test_two_processes_kept_apart(tmp_path: Path) -> None:
+    """Neither by descriptors nor by calls does one reach the other's memory and cores."""
+    machine = tmp_path / "machine.toml"
+    machine.write_text(
+        'description = "one chip"\npolicy = "strict"\n[[neuron]]\ndevice = 0x7064\nrevision = 255\nslot = 1\n'
+        "isolate = true\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(KEPT_APART)
+    done = run(sys.executable, script, options=["-m", str(machine)])
+    assert done.stdout.split() == ["DENIED", "DENIED", "True", "EPERM", "EACCES", "0"]
