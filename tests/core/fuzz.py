@@ -77,15 +77,15 @@ class RecordingDescriptors(OwnDescriptors):
 
 
 class Fuzzer:
-    """`answers` counts what the calls ended with, by errno."""
+    """`answers` counts what the calls ended with, by errno. Several may work on the same devices."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, devices: list[DrmDevice]) -> None:
         self._random = random.Random(seed)
         self._memory = mmap.mmap(-1, ROOM)
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._files = RecordingDescriptors()
         self._caller = Caller(os.getpid(), lambda: self._random.random() < 0.5, OwnMemory(), self._files)
-        self._devices: list[DrmDevice] = [probe(f"refaccel.{index}", Minors()) for index in (0, 1)]
+        self._devices = devices
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._opened: list[Node] = []
         self._pool: list[int] = []
@@ -101,14 +101,8 @@ class Fuzzer:
             self._keep_pool()
 
     def close(self) -> None:
-        """Close everything and check that nothing is left."""
         self._close_files()
         os.close(self._eventfd)
-        for device in self._devices:
-            assert device.files == []
-            assert device.object_count == 0, f"{device.object_count} buffer objects are left"
-            assert device.store.resident_bytes == 0
-            device.unplug()
 
     def _reopen(self) -> None:
         self._close_files()
@@ -194,6 +188,29 @@ class Fuzzer:
         return dice.randrange(6) if dice.random() < 0.8 else dice.choice(LIMITS)
 
 
+def two_devices() -> list[DrmDevice]:
+    return [probe(f"refaccel.{index}", Minors()) for index in (0, 1)]
+
+
+def check_released(devices: list[DrmDevice]) -> None:
+    """Nothing is left on the devices."""
+    for device in devices:
+        assert device.files == []
+        assert device.object_count == 0, f"{device.object_count} buffer objects are left"
+        assert device.store.resident_bytes == 0
+        device.unplug()
+
+
+def run(calls: int, seed: int) -> dict[str, int]:
+    """The answers to so many calls on two fresh devices."""
+    devices = two_devices()
+    fuzzer = Fuzzer(seed, devices)
+    fuzzer.run(calls)
+    fuzzer.close()
+    check_released(devices)
+    return fuzzer.answers
+
+
 def resident() -> int:
     """Bytes of this process in memory, after giving back what nobody uses."""
     gc.collect()
@@ -206,16 +223,9 @@ def fuzz(calls: int, seed: int) -> tuple[dict[str, int], int, int]:
     """Calls by answer, and by how much descriptors and resident bytes grew between the first tenth and the
     end. Raises what a call must not raise."""
     descriptors = open_descriptors()
-    warm = Fuzzer(seed)
-    warm.run(calls // 10)
-    warm.close()
-    del warm
+    run(calls // 10, seed)
     before = resident()
-    fuzzer = Fuzzer(seed + 1)
-    fuzzer.run(calls - calls // 10)
-    fuzzer.close()
-    answers = fuzzer.answers
-    del fuzzer
+    answers = run(calls - calls // 10, seed + 1)
     return answers, open_descriptors() - descriptors, resident() - before
 
 

@@ -17,7 +17,7 @@ from npubox.core.pending import Pending
 from npubox.uapi import drm_syncobj as uapi
 from npubox.uapi.drm_syncobj import WaitFlag
 from tests.core.descriptors import open_descriptors
-from tests.core.fuzz import fuzz
+from tests.core.fuzz import Fuzzer, check_released, fuzz, two_devices
 from tests.core.refaccel import fails, open_node
 from tests.core.syncobjs import EVER, MS, SECOND, create, reset, signal, signal_point, u32s, wait
 
@@ -176,3 +176,13 @@ def test_random_calls_leave_nothing() -> None:
     assert more == 0
     assert memory < 8 << 20
     assert {"0", "EINVAL", "ENOENT", "EFAULT", "ENOTTY", "EACCES"} <= answers.keys()
+
+
+def test_random_calls_of_several_threads_leave_nothing() -> None:
+    descriptors, devices = open_descriptors(), two_devices()
+    fuzzers = [Fuzzer(seed, devices) for seed in range(6)]
+    in_threads(lambda number: fuzzers[number].run(500), len(fuzzers))
+    for fuzzer in fuzzers:
+        fuzzer.close()
+    check_released(devices)
+    assert open_descriptors() == descriptors
