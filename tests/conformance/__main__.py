@@ -76,7 +76,7 @@ def busy() -> Iterator[None]:
 
 def _rounds(found: Referees) -> Iterator[Row]:
     for run in RUNS:
-        yield f"probe, {run}", [referees.compare_probe(found, run) for _ in range(ROUNDS)]
+        yield f"probe, {run}", [referees.compare_probe(found.probe, run) for _ in range(ROUNDS)]
     for program in referees.programs():
         yield f"IGT {program}", [referees.compare_program(found, program) for _ in range(ROUNDS)]
 

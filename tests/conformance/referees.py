@@ -10,7 +10,7 @@ import difflib
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,8 @@ HEADERS = {
     for name in ("drm", "linux", "asm-generic", "asm")
 }
 NODE = "/dev/accel/accel0"
-OPTIONS = ("--machine", "refaccel", "--notify-all")
+LAUNCH = npubox_exec("--machine", "refaccel", "--notify-all", "--")
+LAUNCH_CARD = npubox_exec("--machine", "refaccel", "--notify-all", "--card0", "--")
 PATIENCE = 600  # seconds for one program
 
 
@@ -84,10 +85,10 @@ class Comparison:
     wrong: tuple[str, ...]
 
 
-def compare_probe(referees: Referees, run: str) -> Comparison:
-    """One run of the probe, line by line."""
+def compare_probe(probe: Path, run: str, launch: Sequence[str] = LAUNCH) -> Comparison:
+    """One run of the probe, line by line; `launch` is what starts it."""
     real = probe_answers(run)
-    ours = normalised(_output(referees, [str(referees.probe), NODE, *RUNS[run]]))
+    ours = normalised(_output([*launch, str(probe), NODE, *RUNS[run]]))
     allowed = {(line.real, line.ours) for line in deviations().lines if run in line.runs}
     seen: set[tuple[str, str]] = set()
     equal, wrong = 0, []
@@ -107,7 +108,7 @@ def compare_program(referees: Referees, program: str) -> Comparison:
     """One of IGT's programs, subtest by subtest."""
     real = recorded_programs()[program]
     path = referees.root / "usr/libexec/igt-gpu-tools" / program
-    ours = verdicts(_output(referees, through_loader(referees.root, path), "--card0"))
+    ours = verdicts(_output([*LAUNCH_CARD, *through_loader(referees.root, path)]))
     wrong = [
         f"{program}@{name}: {ours.get(name, 'missing')} instead of {verdict}"
         for name, verdict in real.items()
@@ -126,14 +127,14 @@ def programs() -> Iterator[str]:
 def igt_version(referees: Referees) -> str:
     """As IGT's programs print it themselves."""
     path = referees.root / "usr/libexec/igt-gpu-tools/core_getversion"
-    output = _output(referees, through_loader(referees.root, path), "--card0")
+    output = _output([*LAUNCH_CARD, *through_loader(referees.root, path)])
     match = re.search(r"^IGT-Version: (\S+)", output, re.MULTILINE)
     return match[1] if match else "unknown"
 
 
-def _output(referees: Referees, command: list[str], *options: str) -> str:
+def _output(command: Sequence[str]) -> str:
     done = subprocess.run(
-        npubox_exec(*OPTIONS, *options, "--", *command),
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A launch on a preset that counts what is left: python -m tests.serve.counted REPORT [--preset=NAME]
-[--full] -- PROGRAM [ARG]...
+[--full] [--user] [--tier=B] -- PROGRAM [ARG]...
 
 REPORT gets, as JSON, open files, buffer objects and bytes of the store when the last program is gone
 and its jobs had a moment to end.
@@ -12,6 +12,7 @@ import json
 import resource
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 from npubox.machines.npu_split import SplitNpuPart
@@ -20,8 +21,11 @@ from npubox.machines.refaccel_part import RefAccelPart
 from npubox.serve.execute import Request, execute
 from npubox.serve.launch import Wish
 from npubox.serve.preset import PresetMachine
+from tests.serve.refmachine import become_nobody
 
 PATIENCE = 10.0
+LATE = ("npubox.machines.machine", "npubox.machines.sw_sync_part")
+"""What power-up imports."""
 
 
 class CountedMachine(PresetMachine):
@@ -54,7 +58,12 @@ def main(arguments: list[str]) -> int:
     report, *options = arguments[:split]
     preset = next((option.split("=")[1] for option in options if option.startswith("--preset=")), "imx93")
     full = "--full" in options
-    wish = Wish(all_opens=full, poll=full, files=full)
+    if "--user" in options:
+        for module in LATE:  # nobody may not be able to read Python's files
+            import_module(module)
+        find_preset(preset)
+        become_nobody()
+    wish = Wish(all_opens=full, poll=full, files=full, seccomp_only="--tier=B" in options)
     return execute(Request(arguments[split + 1 :], lambda: CountedMachine(Path(report), preset), wish))
 
 
