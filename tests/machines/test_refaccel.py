@@ -29,6 +29,13 @@ def test_buffers_and_fences() -> None:
             adopt(fence).close()
 
 
+def test_debugfs_of_its_nodes() -> None:
+    with machines.open_preset("refaccel") as machine, machine.open_node("/dev/accel/accel0") as node:
+        (files,) = machine.debugfs().values()
+        assert files["name"] == "refaccel dev=refaccel.0 unique=refaccel.0\n"
+        assert files["clients"].splitlines()[1].split()[-1] == str(node.client_id)
+
+
 def test_power_off_is_an_unplug_that_is_told() -> None:
     events: list[Uevent] = []
     machine = machines.open_preset("refaccel")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from npubox.bus.virtual import VirtualClock
 from npubox.core import uevent
 from npubox.core.caller import Caller
+from npubox.core.drm import debugfs
+from npubox.core.drm.device import DrmDevice
 from npubox.core.file import OpenFile
 from npubox.core.node import Node, own_caller
 from npubox.core.nodes import NodeInfo
@@ -144,6 +146,12 @@ class Machine:
             if any(node.path == path for node in part.nodes):
                 return part
         raise DeviceError(f"machine {self.info.name} has no node {path}")
+
+    def debugfs(self) -> dict[str, dict[str, str]]:
+        """The files that debugfs has of each DRM node, by path and name, as they read now: part of the
+        control channel."""
+        devices = {part.nodes[0].path: getattr(part, "device", None) for part in self.parts}
+        return {path: debugfs.files(item) for path, item in devices.items() if isinstance(item, DrmDevice)}
 
     def watch_uevents(self, watcher: Callable[[Uevent], None]) -> None:
         """Have `watcher` called with the events of devices that come and go, as `uevent.subscribe` says,
