@@ -67,6 +67,7 @@ class Network(EthosuFile):
 
     @command(uapi_nxp.INFERENCE_CREATE, Copies.IN)
     def create_inference_nxp(self, args: uapi_nxp.InferenceCreate, caller: Caller) -> int:
+        """The type is not looked at: NXP's own library leaves it to chance."""
         inputs = self._buffers(args.ifm_fd, args.ifm_count, caller)
         outputs = self._buffers(args.ofm_fd, args.ofm_count, caller)
         return self._start(nxp.operands(inputs, outputs, self.layout), args.pmu_config, caller)
