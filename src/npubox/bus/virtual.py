@@ -18,6 +18,7 @@ from typing import Protocol
 from npubox.bus.port import BarInfo, PciIdentity, Prot
 
 PAGE = mmap.PAGESIZE
+_READ, _WRITE = int(Prot.READ), int(Prot.WRITE)
 QUIET_PACE = 0.01  # seconds of the host between timers, while a quiet machine waits for them
 
 
@@ -111,9 +112,9 @@ class AddressSpace:
             mapping = self._mappings[at] if at >= 0 else None
         if mapping is None or address >= mapping.end:
             raise DmaFault(address, size, write, "nothing is mapped there")
-        needed = Prot.WRITE if write else Prot.READ
-        if not mapping.prot & needed:
-            raise DmaFault(address, size, write, f"mapped without {needed.name} permission")
+        if not int(mapping.prot) & (_WRITE if write else _READ):  # masking with flags is slow
+            needed = "WRITE" if write else "READ"
+            raise DmaFault(address, size, write, f"mapped without {needed} permission")
         return mapping
 
     def _made(self, mapping: DmaMapping) -> DmaMapping:

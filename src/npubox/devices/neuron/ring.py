@@ -24,6 +24,7 @@ _TO_RING_ID = bytes(top & RING_ID_MASK for top in range(256))
 _CFG, _LENGTH = int(QueueReg.CFG), int(QueueReg.RING_LENGTH)
 _BASE_LO, _BASE_HI = int(QueueReg.RING_BASE_LO), int(QueueReg.RING_BASE_HI)
 _TAIL_INCREMENT = int(QueueReg.TAIL_INCREMENT)
+_COMP_WRITE = int(CompCfg.WRITE)
 _READ_ONLY = frozenset(
     map(int, (QueueReg.STATUS, QueueReg.HEAD, QueueReg.TAIL, QueueReg.CURRENT, QueueReg.COMPLETION_HEAD))
 )
@@ -62,7 +63,7 @@ class Ring:
 
     @property
     def writes_completions(self) -> bool:
-        return bool(self._get(self._comp_cfg) & CompCfg.WRITE)
+        return self._get(self._comp_cfg) & _COMP_WRITE != 0
 
     def read(self, register: int) -> int:
         match register:
