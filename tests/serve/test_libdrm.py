@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
     not (INCLUDE.parent / "xf86drm.h").exists(), reason="needs libdrm's headers, of the package libdrm-dev"
 )
 OPTIONS = (f"-I{INCLUDE}", "-ldrm")
-# accel-core.md §2.4, §2.5, §2.6, §4.1. PRIME answers as long as it is not modelled.
+# accel-core.md §2.4, §2.5, §2.6, §2.7, §4.1.
 EXPECTED = """
 version: 1.0.0
 name: 6 ethosu
@@ -31,9 +31,11 @@ ADDFB2_MODIFIERS: EOPNOTSUPP
 drmSetClientCap: EOPNOTSUPP
 BO_CREATE: 0
 size: 8192, handle: 1
-drmPrimeHandleToFD: EOPNOTSUPP
-drmPrimeFDToHandle: EOPNOTSUPP
-drmPrimeHandleToFD of no handle: EOPNOTSUPP
+drmPrimeHandleToFD: 0
+dma-buf: 8192 bytes
+drmPrimeFDToHandle: 0
+same handle: 1
+drmPrimeHandleToFD of no handle: ENOENT
 drmCloseBufferHandle: 0
 drmCloseBufferHandle again: EINVAL
 drmSyncobjCreate: EOPNOTSUPP
