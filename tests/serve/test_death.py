@@ -83,6 +83,7 @@ def bereft(job: Path, mode: str, *options: str) -> Iterator[subprocess.Popen[str
         text=True,
         env=environment(),
         cwd=ROOT,
+        start_new_session=True,  # a group with a stopped member and no parent gets SIGHUP: not ours
     )
     try:
         assert process.stdout is not None
@@ -144,7 +145,11 @@ def served() -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A machine of `npubox serve`: its name and its process, which is gone at the end."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     process = subprocess.Popen(
-        [sys.executable, "-c", START, "serve", name], stdout=subprocess.PIPE, text=True, env=environment()
+        [sys.executable, "-c", START, "serve", name],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
     )
     try:
         assert process.stdout is not None
