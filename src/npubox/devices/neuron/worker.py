@@ -15,7 +15,7 @@ from npubox.bus.virtual import VirtualClock
 _log = logging.getLogger(__name__)
 _working = threading.local()
 HOLD_BACK = 0.001
-"""Seconds that the worker leaves a task to whoever waits for it, where somebody did the last one."""
+"""Seconds between two looks of a worker that stands by: it leaves tasks to whoever waits for them."""
 
 
 class Task(Protocol):
@@ -41,8 +41,12 @@ class Worker:
         self._ready: deque[Task] = deque()
         self._signal: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._awake = False
+        """The thread looks for tasks by itself: it runs them, or holds back, as whoever waited for the last
+        one did it. Else it sleeps until there is a signal."""
         self._lent = False
         """Whether whoever waited for the last slice did it."""
+        self._idle = True
+        """Whether nobody did one since the thread began to hold back."""
         self._queued: set[Task] = set()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -62,9 +66,9 @@ class Worker:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
-        self._ready.append(task)
-        if not self._awake:
-            self._awake = True
+            self._ready.append(task)
+            wake, self._awake = not self._awake, True
+        if wake:
             self._signal.put(None)
 
     def lend(self) -> bool:
@@ -74,7 +78,7 @@ class Worker:
         try:
             if not self._next_slice():
                 return False
-            self._lent = True
+            self._lent, self._idle = True, False
             return True
         finally:
             self._turn.release()
@@ -100,18 +104,26 @@ class Worker:
             thread.join()
 
     def _run(self) -> None:
-        while True:
+        while not self._closed:
             self._signal.get()
-            if self._lent:
-                time.sleep(HOLD_BACK)
-            self._awake = False
-            while self._ready:
-                with self._turn:
-                    if self._next_slice():
-                        self._lent = False
-                self._announce_end()
-            if self._closed:
-                return
+            while self._stand_by():
+                while self._ready:
+                    with self._turn:
+                        if self._next_slice():
+                            self._lent = False
+                    self._announce_end()
+
+    def _stand_by(self) -> bool:
+        """Whether the thread stays awake: there are tasks, or others did some while it held back, who will be
+        back soon."""
+        if self._lent and not self._closed:
+            self._idle = True
+            time.sleep(HOLD_BACK)
+            if not self._idle:
+                return True
+        with self._guard:
+            self._awake = bool(self._ready)
+            return self._awake
 
     def _next_slice(self) -> bool:
         """With the turn. Whether there was a task."""
