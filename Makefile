@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Hundreds of tests start a Python of their own: each would compile all of ours anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-bounds test-portable test-vm test-fuzz conformance lint bench clean
 
 # What the fuzzer damages when the kernels check their array indices

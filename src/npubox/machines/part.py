@@ -12,12 +12,14 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from npubox.bus.virtual import VirtualClock
 from npubox.core.caller import Caller
 from npubox.core.file import OpenFile
 from npubox.core.nodes import NodeInfo
+
+if TYPE_CHECKING:
+    from npubox.bus.virtual import VirtualClock
 
 JobWatcher = Callable[[int, int, int, Any], None]
 """(client id, the client's job number, errno or 0, the control channel's report or None) of a job that is
