@@ -63,6 +63,11 @@ class SubsystemControl:
             if len(self._reports) > KEPT_REPORTS:  # of runs that the driver had given up
                 self._reports.popitem(last=False)
 
+    def reported(self, request_id: int) -> bool:
+        """Whether the device has told of this message's run."""
+        with self._lock:
+            return request_id in self._reports
+
     def run_over(self, client_id: int, sequence: int, request_id: int, error: int) -> InferenceOutcome:
         """The driver's side."""
         with self._lock:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 
 from npubox.bus.port import Port
 from npubox.core.caller import Caller
@@ -12,6 +14,7 @@ from npubox.core.nodes import NodeInfo
 from npubox.devices.ethosu_subsystem.faults import SubsystemInjection
 from npubox.drivers.misc.ethosu.drv import DeviceFile, EthosuDevice, probe
 from npubox.hw.ethosu.core_interface import QueueHeader, QueueHeaderShort
+from npubox.hw.ethosu.mailbox import MailboxReg
 from npubox.machines.device_link import DeviceLink
 from npubox.machines.part import Board, JobWatcher, MessageWatcher, Spawn
 from npubox.machines.policy import subsystem_policy
@@ -59,9 +62,14 @@ class _Driven:
         self.device.observer = self._run_over
 
     def _run_over(self, client_id: int, sequence: int, request_id: int, error: int) -> None:
+        if error != errno.ENODEV and not self.control.reported(request_id):
+            self._hear_reports()
         outcome = self.control.run_over(client_id, sequence, request_id, error)
         if self.job_watcher is not None:
             self.job_watcher(client_id, sequence, error, outcome)
+
+    def _hear_reports(self) -> None:
+        """Return when the device's reports of everything that it has answered are there."""
 
 
 class SubsystemPart(_Driven):
@@ -114,6 +122,12 @@ class SplitSubsystemPart(_Driven):
         self._link.end()
         self.device.unplug()
         self._queues.close()
+
+    def _hear_reports(self) -> None:
+        """A report is sent before its answer, but an answer is memory, and overtakes the socket: a register's
+        value comes behind all that was sent before."""
+        with suppress(OSError):  # of hardware that has died since
+            self._link.port.read32(MailboxReg.TX_STAT)
 
     def _hardware_lost(self) -> None:
         _log.error("the process of %s died: its node answers ENODEV from now on", self.device.name)
