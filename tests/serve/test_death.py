@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from npubox.serve.workspace import PREFIX, YOUNG
+from tests.processes import children
 from tests.serve.conftest import CLIENTS, START, TIMEOUT, environment, npubox_exec, run
 from tests.serve.jobs import digits
 
@@ -36,10 +37,6 @@ FIRST_OFFSET = (
     "handle = call(fd, BO_CREATE, 'QII', 4096, 0, 0)[2]; "
     "print(hex(call(fd, BO_MMAP_OFFSET, 'IIQ', handle, 0, 0)[2]))"
 )
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def family(pid: int) -> list[int]:

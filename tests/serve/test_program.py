@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import children
 from tests.serve.conftest import Compile, environment, npubox_exec, run
 
 OPEN = "import fcntl, os, sys; fd = os.open('/dev/accel/accel0', os.O_RDWR); "
@@ -41,10 +42,6 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.communicate()
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def wait_gone(pid: int) -> None:

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What /proc says of processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a process started and that are there, zombies too.
+
+    Not from task/TID/children: a child moves to another thread's when its own thread ends.
+    """
+    found = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [pid for pid in found if stat(pid)[1:2] == [str(parent)]]
+
+
+def state(pid: int) -> str:
+    """As in /proc: R, S, T, Z; empty where there is no such process."""
+    return "".join(stat(pid)[:1])
+
+
+def stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; empty where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def command(pid: int) -> bytes:
+    """Its words, each with a NUL behind it."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
