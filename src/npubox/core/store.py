@@ -38,8 +38,25 @@ def unnamed_file() -> tuple[int, str]:
     )
 
 
+LARGE = 1 << 26
+"""Bytes from which an object is held against the host's free memory: a tmpfs may be as large as all of it."""
+
+
+def memory_left() -> int:
+    """Bytes of memory that the host can still give without swapping, as /proc/meminfo estimates them."""
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        available = next(line for line in lines if line.startswith("MemAvailable:"))
+    return int(available.split()[1]) * 1024
+
+
+def _spare_the_host(size: int) -> None:
+    if size >= LARGE and size > memory_left() // 2:
+        raise OSError(errno.ENOMEM, f"{size} bytes are more than half of the host's free memory")
+
+
 def allocate_pages(size: int) -> int:
     """An unnamed file of `size` zero bytes, whole pages, that are there already; OSError ENOMEM."""
+    _spare_the_host(size)
     fd, directory = unnamed_file()
     try:
         os.posix_fallocate(fd, 0, size)
@@ -72,6 +89,7 @@ class Store:
         The pages are there when this returns: a full tmpfs is an error here, not a SIGBUS later.
         """
         size = page_align(size)
+        _spare_the_host(size)
         offset = self.reserve(size)
         try:
             os.posix_fallocate(self.fd, offset, size)
