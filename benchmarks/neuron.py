@@ -3,7 +3,8 @@
 
 Ratios, from one run with rounds interleaved. A copy is timed from the doorbells to the marker that its last
 descriptor writes, as the driver waits for it; memcpy moves the same pages. Both go on through buffers of
-256 MiB, so that no cache holds them. The echo is a bare one: a process that sends back what it receives.
+256 MiB, so that no cache holds them. The echo is a bare one: a process that sends back what it receives, as
+many bytes as a register read and its reply have.
 """
 
 from __future__ import annotations
@@ -123,23 +124,39 @@ def copies(rounds: int) -> dict[str, object]:
 
 
 def register_reads(rounds: int) -> dict[str, object]:
-    """A register over vfio-user, from a chip in another process, beside a bare echo of another process."""
+    """A register over vfio-user beside a bare echo, both of other processes, each way of sharing the CPUs."""
+    cpus = sorted(os.sched_getaffinity(0))
+    found = beside_echo(rounds, "one CPU", cpus[0], cpus[0])
+    if len(cpus) > 1:
+        found |= beside_echo(rounds, "two CPUs", cpus[0], cpus[-1])
+    return found
+
+
+def beside_echo(rounds: int, where: str, own_cpu: int, peer_cpu: int) -> dict[str, object]:
+    """With both peers on `peer_cpu`: left to the scheduler they are put apart at random, and a wake-up of the
+    other CPU costs more than all the rest."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "chip"
         command = [*START, "vfio-user", "inf1.xlarge", "--socket", str(path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
-            assert server.stdout is not None
-            server.stdout.readline()
-            port = VfioUserDevice(str(path), "0000:00:1f.0")
-            echo, pid = bare_echo()
-            read, bare = interleaved(rounds, lambda: reads(port), lambda: echoes(echo))
-            port.close()
-            echo.close()
-            os.waitpid(pid, 0)
-            server.send_signal(signal.SIGTERM)
+        cpus = os.sched_getaffinity(0)
+        try:
+            os.sched_setaffinity(0, {peer_cpu})  # children start with it
+            with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+                echo, pid = bare_echo()
+                os.sched_setaffinity(0, {own_cpu})
+                assert server.stdout is not None
+                server.stdout.readline()
+                port = VfioUserDevice(str(path), "0000:00:1f.0")
+                read, bare = interleaved(rounds, lambda: reads(port), lambda: echoes(echo))
+                port.close()
+                echo.close()
+                os.waitpid(pid, 0)
+                server.send_signal(signal.SIGTERM)
+        finally:
+            os.sched_setaffinity(0, cpus)
     return {
-        "register read over vfio-user / bare echo, time": read / bare,
-        "register read over vfio-user, us": read * 1e6,
+        f"register read over vfio-user / bare echo, {where}": read / bare,
+        f"register read over vfio-user, {where}, us": read * 1e6,
     }
 
 
