@@ -42,9 +42,14 @@ class DmaMapping:
     prot: Prot
     memory: mmap.mmap = field(repr=False)
 
-    @property
+    @cached_property
     def end(self) -> int:
         return self.address + self.size
+
+    @cached_property
+    def access(self) -> int:
+        """`prot` as a plain number: masking with flags is slow."""
+        return int(self.prot)
 
     @cached_property
     def pointer(self) -> int:
@@ -112,7 +117,7 @@ class AddressSpace:
             mapping = self._mappings[at] if at >= 0 else None
         if mapping is None or address >= mapping.end:
             raise DmaFault(address, size, write, "nothing is mapped there")
-        if not int(mapping.prot) & (_WRITE if write else _READ):  # masking with flags is slow
+        if not mapping.access & (_WRITE if write else _READ):
             needed = "WRITE" if write else "READ"
             raise DmaFault(address, size, write, f"mapped without {needed} permission")
         return mapping

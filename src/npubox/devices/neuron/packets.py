@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import itertools
-import operator
+import functools
 from typing import NamedTuple
 
 from npubox.devices.neuron.address_map import canonical
 from npubox.devices.neuron.faults import QueueFault
-from npubox.devices.neuron.ring import Descriptor
 from npubox.hw.neuron import descriptors
-from npubox.hw.neuron.descriptors import MAX_LENGTH, RING_ID_MASK, RING_ID_SHIFT, Control, Meta
+from npubox.hw.neuron.descriptors import FORMAT, MAX_LENGTH, RING_ID_MASK, RING_ID_SHIFT, SIZE, Control, Meta
 from npubox.hw.neuron.notification import ErrorCode
 from npubox.hw.neuron.udma import PACKET_MAX_BYTES, PACKET_MAX_DESCRIPTORS
 
@@ -26,6 +24,7 @@ _TX_SIMPLE = _UNKNOWN & ~_TX_KNOWN | _FRAME
 _RX_UNKNOWN = _UNKNOWN & ~_RX_KNOWN
 _DMB = int(Control.DMB)
 _MOST_JOINED = 128
+_ADDRESS_SHIFT = 64
 _COPY, _COPY_BARRIER = int(Meta.COPY), int(Meta.COPY_WRITE_BARRIER)
 
 
@@ -53,20 +52,23 @@ class Packet(NamedTuple):
 class Packets:
     """Takes packets off the fetched descriptors of both sides, until one is not all there."""
 
-    def __init__(self, tx: list[Descriptor], rx: list[Descriptor], joining: bool) -> None:
+    def __init__(self, tx: bytes, rx: bytes, joining: bool) -> None:
         """`joining`: packets that are contiguous on both sides may come as one."""
         self._tx = tx
         self._rx = rx
         self._tx_at = 0
         self._rx_at = 0
+        """Where the next descriptor is, in bytes."""
         self._joining = joining
 
     def take(self) -> Packet | None:
         """The next packet; None if not all its sources or buffers have been fetched. Raises QueueFault."""
+        if self._tx_at >= len(self._tx):
+            return None
         packet = self._simple() or self._gather()
         if packet is not None:
-            self._tx_at += packet.tx
-            self._rx_at += packet.rx
+            self._tx_at += packet.tx * SIZE
+            self._rx_at += packet.rx * SIZE
         return packet
 
     def _simple(self) -> Packet | None:
@@ -75,10 +77,10 @@ class Packets:
         Ranges that overlap are not joined: later packets must see what earlier ones wrote.
         """
         tx, rx, at, rx_at = self._tx, self._rx, self._tx_at, self._rx_at
-        if at >= len(tx) or rx_at >= len(rx):
+        if rx_at >= len(rx):
             return None
-        control, meta, source = tx[at]
-        rx_control, second, to = rx[rx_at]
+        control, meta, source = FORMAT.unpack_from(tx, at)
+        rx_control, second, to = FORMAT.unpack_from(rx, rx_at)
         length = control & _LENGTH or MAX_LENGTH
         if (
             control & _TX_SIMPLE != _FRAME
@@ -90,14 +92,18 @@ class Packets:
         size, count = length, 1
         if self._joining:
             # Most runs are of descriptors that are alike but for their addresses
-            most = min(len(tx) - at, len(rx) - rx_at, abs(source - to) // length, _MOST_JOINED)
-            if most > 1 and tx[at + 1] == (control, meta, source + length):
-                count = _alike(tx[at : at + most], control, meta, source, length)
-                count = min(count, _alike(rx[rx_at : rx_at + most], rx_control, second, to, length))
+            most = min(len(tx) - at, len(rx) - rx_at) // SIZE
+            most = min(most, abs(canonical(source) - canonical(to)) // length, _MOST_JOINED)
+            if most > 1 and FORMAT.unpack_from(tx, at + SIZE) == (control, meta, source + length):
+                count = min(_alike(tx, at, most, length), _alike(rx, rx_at, most, length))
                 size = count * length
             if count < most:  # the driver's last one has a barrier
                 last = (control ^ _DMB, meta, source + size)
-                if tx[at + count] == last and rx[rx_at + count] == (rx_control, second, to + size):
+                rx_last = (rx_control, second, to + size)
+                if (
+                    FORMAT.unpack_from(tx, at + count * SIZE) == last
+                    and FORMAT.unpack_from(rx, rx_at + count * SIZE) == rx_last
+                ):
                     size += length
                     count += 1
         return Packet([Copy(canonical(source), canonical(to), size)], size, count, count, [size], [size])
@@ -124,7 +130,8 @@ class Packets:
         """The packet's sources: address and size."""
         sources: list[tuple[int, int]] = []
         total = 0
-        for control, meta, address in self._tx[self._tx_at : self._tx_at + PACKET_MAX_DESCRIPTORS + 1]:
+        until = self._tx_at + (PACKET_MAX_DESCRIPTORS + 1) * SIZE
+        for control, meta, address in FORMAT.iter_unpack(self._tx[self._tx_at : until]):
             if bool(control & _FIRST) != (not sources):
                 reason = f"TX descriptor {control:#010x}: FIRST is not where a packet starts"
                 raise QueueFault(ErrorCode.FIRST_LAST, reason)
@@ -151,8 +158,8 @@ class Packets:
     def _buffers(self, size: int) -> list[tuple[int, int]] | None:
         """Buffers for `size` bytes: address and how much of them is used."""
         buffers: list[tuple[int, int]] = []
-        for at in range(self._rx_at, len(self._rx)):
-            control, _, address = self._rx[at]
+        for at in range(self._rx_at, len(self._rx), SIZE):
+            control, _, address = FORMAT.unpack_from(self._rx, at)
             if control & _RX_UNKNOWN:
                 reason = f"RX control {control:#010x} has bits that are not modelled"
                 raise QueueFault(ErrorCode.TRANSFORM, reason, receiving=True)
@@ -164,14 +171,25 @@ class Packets:
         return None
 
 
-def _alike(found: list[Descriptor], control: int, second: int, address: int, step: int) -> int:
-    """How many descriptors, from the first on, have these words and addresses `step` apart from `address` on.
+def _alike(data: bytes, at: int, most: int, step: int) -> int:
+    """How many of the `most` descriptors from byte `at` on, at least 1, are as the first, each with an
+    address `step` higher than the one before.
 
-    At least 1: the first has. Without a loop of ours, as a copy of 1 MiB is over in the time of a few.
+    All of them are one long number here: a look at each takes the time of copying half a page.
     """
-    expected = zip(itertools.repeat(control), itertools.repeat(second), itertools.count(address, step))
-    same = list(map(operator.eq, found, expected))
-    return same.index(False) if False in same else len(same)
+    ones, steps = _series(most, step)
+    first = int.from_bytes(data[at : at + SIZE], "little")
+    found = int.from_bytes(data[at : at + most * SIZE], "little")
+    differ = found ^ (first * ones + steps)
+    lowest_bit = (differ & -differ).bit_length() - 1
+    return lowest_bit // (8 * SIZE) if differ else most
+
+
+@functools.lru_cache(maxsize=256)
+def _series(count: int, step: int) -> tuple[int, int]:
+    """`count` descriptors in one number: a 1 in each, and 0, 1, 2... steps in their addresses."""
+    places = [1 << 8 * SIZE * index for index in range(count)]
+    return sum(places), sum(index * step * place << _ADDRESS_SHIFT for index, place in enumerate(places))
 
 
 def _pair(sources: list[tuple[int, int]], buffers: list[tuple[int, int]]) -> list[Copy]:

@@ -12,10 +12,6 @@ from npubox.hw.neuron.notification import ErrorCode
 from npubox.hw.neuron.udma import POINTER_MASK, CompCfg, QueueCfg, QueueReg
 
 RING_IDS = 4
-
-
-Descriptor = tuple[int, int, int]
-"""The three values of `descriptors.FORMAT`."""
 _TO_RING_ID = bytes(top & RING_ID_MASK for top in range(256))
 """A control word's top byte to its ring id."""
 
@@ -96,14 +92,14 @@ class Ring:
         elif register in (_BASE_LO, _BASE_HI):
             self.base = self._get(_BASE_HI) << 32 | self._get(_BASE_LO)
 
-    def fetch(self, memory: GuardedMemory, count: int) -> tuple[list[Descriptor], QueueFault | None]:
-        """Copies of the next `count` descriptors up to the first bad one, and what is wrong with that."""
+    def fetch(self, memory: GuardedMemory, count: int) -> tuple[bytes, QueueFault | None]:
+        """The next `count` descriptors up to the first bad one, and what is wrong with that."""
         length, base = self.length, self.base
         if self._overflow:
             reason = f"doorbell: {self._overflow} more descriptors than a ring of {length} has room for"
-            return [], self._fault(ErrorCode.TAIL_OVERFLOW, reason)
+            return b"", self._fault(ErrorCode.TAIL_OVERFLOW, reason)
         if self.head >= length or count > length or length % udma.RING_MULTIPLE or base % udma.RING_ALIGNMENT:
-            return [], self._fault(ErrorCode.RING_FETCH, f"ring: {length} descriptors at {base:#x}")
+            return b"", self._fault(ErrorCode.RING_FETCH, f"ring: {length} descriptors at {base:#x}")
         this_lap = min(count, length - self.head)
         found, fault = self._fetch_lap(memory, self.head, this_lap, self._head_id)
         if count > this_lap and fault is None:
@@ -114,20 +110,19 @@ class Ring:
 
     def _fetch_lap(
         self, memory: GuardedMemory, index: int, count: int, ring_id: int
-    ) -> tuple[list[Descriptor], QueueFault | None]:
+    ) -> tuple[bytes, QueueFault | None]:
         """Descriptors of one lap from `index` on; as `fetch`."""
         try:
             data = memory.read(self.base + index * descriptors.SIZE, count * descriptors.SIZE)
         except DmaFault as fault:
             code = ErrorCode.DENIED if isinstance(fault, Denied) else ErrorCode.RING_FETCH
-            return [], self._fault(code, f"ring: {fault}")
-        found = list(descriptors.FORMAT.iter_unpack(data))
+            return b"", self._fault(code, f"ring: {fault}")
         ids = data[RING_ID_SHIFT // 8 :: descriptors.SIZE].translate(_TO_RING_ID)
         if ids.count(ring_id) != count:
             good = count - len(ids.lstrip(bytes([ring_id])))
             reason = f"descriptor {index + good} has ring id {ids[good]}, its lap is {ring_id}"
-            return found[:good], self._fault(ErrorCode.RING_ID, reason)
-        return found, None
+            return data[: good * descriptors.SIZE], self._fault(ErrorCode.RING_ID, reason)
+        return data, None
 
     def consume(self, count: int, completes: bool) -> None:
         """`count` descriptors are done; `completes`: the completion head goes along, nothing is written."""
