@@ -115,6 +115,8 @@ class NodeHandlers:
     def _open(self, call: Call, directory: int, pointer: int, flags: int) -> Result:
         if flags & os.O_PATH:
             return PROCEED
+        if not flags & os.O_ACCMODE and self._paths.glance(call.tid, pointer):
+            return PROCEED
         known = None
         try:
             path = os.fsdecode(CallMemory(self._listener, call).read_string(pointer))

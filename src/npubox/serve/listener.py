@@ -44,7 +44,6 @@ class Listener:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._buffer = bytearray(_CALL.size)
         try:
             fcntl.ioctl(fd, NOTIF_SET_FLAGS, SYNC_WAKE_UP)
         except OSError as error:
@@ -53,14 +52,13 @@ class Listener:
 
     def receive(self) -> Call | None:
         """The next call; None if its caller died before it could be received. Blocks if there is none."""
-        self._buffer[:] = _EMPTY
         try:
-            fcntl.ioctl(self.fd, NOTIF_RECV, self._buffer, True)
+            received: bytes = fcntl.ioctl(self.fd, NOTIF_RECV, _EMPTY)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.EINTR):
                 return None
             raise
-        fields = _CALL.unpack(self._buffer)
+        fields = _CALL.unpack(received)
         return Call(fields[0], fields[1], fields[2], fields[3], fields[4:])
 
     def alive(self, id_: int) -> bool:

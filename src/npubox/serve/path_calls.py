@@ -7,6 +7,8 @@ import errno
 import os
 import stat
 
+from npubox.core import libc
+from npubox.core.ranges import PAGE_SIZE
 from npubox.serve import linux
 from npubox.serve.caller import CallMemory
 from npubox.serve.listener import Call, Listener
@@ -17,6 +19,7 @@ from npubox.serve.syscalls import Arch
 
 AT_SYMLINK_NOFOLLOW = 0x100
 AT_EMPTY_PATH = 0x1000
+GLANCE = 256  # bytes: few paths are longer
 
 
 class PathCalls:
@@ -27,6 +30,8 @@ class PathCalls:
         self._resolver = resolver
         self._arch = arch
         self._names = names
+        self._plain_names = frozenset(map(os.fsencode, names))
+        self._window = libc.Window()
 
     def table(self) -> dict[str, Handler]:
         here = linux.AT_FDCWD
@@ -44,6 +49,18 @@ class PathCalls:
         """Whether a path is worth resolving: that costs more than a look at its last name, and a link of
         another name to a node is rarely read or asked about."""
         return not isinstance(self._resolver, Namespaced) or os.path.basename(path) in self._names
+
+    def glance(self, tid: int, pointer: int) -> bool:
+        """Whether a path's last name tells that it is neither a node nor an open descriptor, from a single
+        look: that is all that most opens of most programs cost."""
+        if not isinstance(self._resolver, Namespaced):
+            return False
+        text = self._window.read(tid, pointer, min(GLANCE, PAGE_SIZE - pointer % PAGE_SIZE))
+        end = -1 if text is None else text.find(0)
+        if text is None or end < 0:
+            return False
+        name = text[text.rfind(b"/", 0, end) + 1 : end]
+        return not (name in self._plain_names or name.isdigit())
 
     def find(self, call: Call, directory: int, pointer: int, follow: bool) -> Found | None:
         """What is ours at the path that a call names."""

@@ -92,8 +92,11 @@ class Supervisor:
         # poll, not epoll: epoll drops the kernel's hint to wake us on the caller's own CPU, and waking
         # another one costs more than everything else about a call.
         self._poll = select.poll()
-        for fd in (listener.fd, self._wake, *others):
-            self._poll.register(fd, select.POLLIN)
+        self._poll.register(listener.fd, select.POLLIN)
+        self._beside = select.epoll()
+        self._poll.register(self._beside.fileno(), select.POLLIN)
+        for fd in (self._wake, *others):
+            self._beside.register(fd, select.EPOLLIN)
 
     @property
     def waiting(self) -> int:
@@ -107,17 +110,17 @@ class Supervisor:
 
     def watch(self, fd: int) -> None:
         """Come round when `fd`, a source of close events, is readable."""
-        self._poll.register(fd, select.POLLIN)
+        self._beside.register(fd, select.EPOLLIN)
 
     def attend(self, fd: int, what: Callable[[], bool]) -> None:
         """As `others`: do `what` whenever `fd` is readable, until it returns False."""
         self._others[fd] = what
-        self._poll.register(fd, select.POLLIN)
+        self._beside.register(fd, select.EPOLLIN)
 
     def ignore(self, fd: int) -> None:
         """Attend to `fd` no more, if it still was."""
         if self._others.pop(fd, None) is not None:
-            self._poll.unregister(fd)
+            self._beside.unregister(fd)
 
     def post(self, work: Callable[[], None]) -> None:
         """Have the loop do `work`; from any thread."""
@@ -134,12 +137,8 @@ class Supervisor:
             for fd, events in self._poll.poll(self._timeout() if self._waiting else None):
                 if fd == listener:
                     called = events
-                elif fd == self._wake:
-                    os.eventfd_read(self._wake)
-                elif fd not in self._others:
-                    self._note_closed()
-                elif not self._others[fd]():
-                    self.ignore(fd)
+                else:
+                    self._look_beside()
             if called & select.POLLIN:
                 self._serve_one()
             elif called & select.POLLHUP:
@@ -149,6 +148,15 @@ class Supervisor:
                 self._guarded(self._done.popleft())
             if self._waiting:
                 self._look_after_waiting()
+
+    def _look_beside(self) -> None:
+        for fd, _ in self._beside.poll(0):
+            if fd == self._wake:
+                os.eventfd_read(self._wake)
+            elif fd not in self._others:
+                self._note_closed()
+            elif not self._others[fd]():
+                self.ignore(fd)
 
     def keep(self, call: Call, pending: Pending, again: bool = False) -> None:
         """Answer the call when `pending` is over, or handle it `again`."""
@@ -176,6 +184,9 @@ class Supervisor:
             return
         try:
             result = handler(call)
+            if result is PROCEED and self._observer is None:
+                self._listener.proceed(call.id)
+                return
         except CallerGone:
             return
         except OSError as error:
