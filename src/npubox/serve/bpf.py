@@ -24,7 +24,7 @@ _NR_OFFSET, _ARCH_OFFSET, _ARGS_OFFSET = 0, 4, 16
 _INSTRUCTION = struct.Struct("<HBBI")
 LONGEST = 4096
 
-O_WRONLY, O_RDWR, O_CREAT, O_NONBLOCK = 0o1, 0o2, 0o100, 0o4000
+O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_NONBLOCK = 0o1, 0o2, 0o100, 0o200, 0o4000
 AT_EMPTY_PATH = 0x1000
 MAP_SHARED, MAP_ANONYMOUS = 0x01, 0x20
 FIONREAD, TERMINAL = 0x541B, ord("T")
@@ -147,6 +147,7 @@ def _open(name: str, flags: int, profile: Profile, arch: Arch) -> Rule:
     return Rule(
         name,
         (
+            Step(flags, O_CREAT | O_EXCL, O_CREAT | O_EXCL, ALLOW),  # EEXIST for what exists, as nodes do
             Step(flags, O_RDWR, O_RDWR, NOTIFY),
             Step(flags, O_CREAT, O_CREAT, ALLOW),
             Step(flags, O_WRONLY, O_WRONLY, NOTIFY),

@@ -67,15 +67,15 @@ class Listener:
 
     def answer(self, id_: int, value: int) -> bool:
         """Return `value` to the caller."""
-        return self._respond(_RESPONSE.pack(id_, value, 0, 0))
+        return self._tell(NOTIF_SEND, _RESPONSE.pack(id_, value, 0, 0))
 
     def fail(self, id_: int, error: int) -> bool:
         """Return -1 with errno `error` to the caller."""
-        return self._respond(_RESPONSE.pack(id_, 0, -error, 0))
+        return self._tell(NOTIF_SEND, _RESPONSE.pack(id_, 0, -error, 0))
 
     def proceed(self, id_: int) -> bool:
         """Let the kernel carry the call out."""
-        return self._respond(_RESPONSE.pack(id_, 0, 0, RESPONSE_CONTINUE))
+        return self._tell(NOTIF_SEND, _RESPONSE.pack(id_, 0, 0, RESPONSE_CONTINUE))
 
     def add_fd(
         self, id_: int, fd: int, cloexec: bool, *, answer: bool, number: int | None = None
@@ -96,9 +96,6 @@ class Listener:
 
     def close(self) -> None:
         os.close(self.fd)
-
-    def _respond(self, response: bytes) -> bool:
-        return self._tell(NOTIF_SEND, response)
 
     def _tell(self, request: int, argument: bytes) -> bool:
         try:
