@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/select.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,9 +159,27 @@ int main(int argc, char **argv) {
     }
     printf("in order: %d\n", copies[2] >= 700);
 
+    struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT};
+    say("poll", poll(&p, 1, 10));
+    fd_set in, out;
+    FD_ZERO(&in);
+    FD_ZERO(&out);
+    FD_SET(fd, &in);
+    FD_SET(fd, &out);
+    FD_SET(1, &out);
+    struct timeval soon = {.tv_sec = 1};
+    say("select", select(fd + 1, &in, &out, 0, &soon));
+    printf("selected: %d %d %d, in time: %d\n", FD_ISSET(fd, &in), FD_ISSET(fd, &out), FD_ISSET(1, &out), soon.tv_sec == 0);
+    FD_CLR(1, &out);
+    FD_SET(fd, &in);
+    soon = (struct timeval){.tv_usec = 10000};
+    say("select in vain", select(fd + 1, &in, &out, 0, &soon));
+    printf("left: %ld\n", (long)soon.tv_usec);
+    FD_SET(copies[2] - 1, &in);
+    FD_SET(fd, &in);
+    say("select of a closed file", select(1024, &in, 0, 0, &soon));
+
     if (full) {
-        struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT};
-        say("poll", poll(&p, 1, 10));
         snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
         char text[64] = "";
         say("readlink", readlink(self, text, sizeof text - 1));

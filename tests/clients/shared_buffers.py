@@ -141,6 +141,19 @@ def polls() -> None:
     print("epoll", epoll.poll(PATIENCE) == [(buffer, select.EPOLLIN)])
 
 
+def selects() -> None:
+    """select of a busy dma-buf: in vain, beside a pipe, and until its fence."""
+    node = os.open(NODE, os.O_RDWR)
+    timeline, buffer = fenced(node)
+    reader, writer = os.pipe()
+    print("busy", select.select([buffer], [buffer], [buffer], 0.05))
+    threading.Timer(0.1, os.write, (writer, b"x")).start()
+    print("pipe", select.select([buffer, reader], [], [], PATIENCE) == ([reader], [], []))
+    threading.Timer(0.1, call, (timeline, sw_sync.INC), {"value": 1}).start()
+    print("fence", select.select([buffer], [buffer], [], PATIENCE) == ([buffer], [buffer], []))
+    print("done", select.select([buffer], [buffer], [buffer], PATIENCE) == ([buffer], [buffer], []))
+
+
 def waits_end() -> None:
     """A poll that waits ends with a signal, and with the timeline's last descriptor."""
     node = os.open(NODE, os.O_RDWR)
@@ -158,7 +171,7 @@ def waits_end() -> None:
 
 
 WHAT: dict[str, Callable[[], None]] = {
-    what.__name__: what for what in (same_pages, outlives, storm, polls, waits_end)
+    what.__name__: what for what in (same_pages, outlives, storm, polls, selects, waits_end)
 }
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
             import_module(module)
         find_preset(preset)
         become_nobody()
-    wish = Wish(all_opens=full, poll=full, files=full, seccomp_only="--tier=B" in options)
+    wish = Wish(all_opens=full, files=full, seccomp_only="--tier=B" in options)
     return execute(Request(arguments[split + 1 :], lambda: CountedMachine(Path(report), preset), wish))
 
 

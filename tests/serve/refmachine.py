@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
     full = "--full" in options
     if "--user" in options:
         become_nobody()
-    wish = Wish(all_opens=full, poll=full, files=full, seccomp_only="--tier=B" in options)
+    wish = Wish(all_opens=full, files=full, seccomp_only="--tier=B" in options)
     return execute(Request(arguments[split + 1 :], lambda: RefMachine(Path(report)), wish))
 
 

@@ -91,9 +91,14 @@ copy: 1, cloexec 0
 copy: 1, cloexec 0
 copy: 1, cloexec 1
 in order: 1
+poll: 0
+select: 1
+selected: 0 0 1, in time: 1
+select in vain: 0
+left: 0
+select of a closed file: EBADF
 """
 FULL = """
-poll: 0
 readlink: 17
 link: /dev/accel/accel0
 O_RDONLY|O_CLOEXEC: 0

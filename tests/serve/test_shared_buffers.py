@@ -20,15 +20,17 @@ PRINTED = {
     "outlives": "42\n",
     "storm": "100 True True\n",
     "polls": "busy [] 0\npipe True\nepoll []\nfence True\nepoll True\n",
+    "selects": "busy ([], [], [])\npipe True\nfence True\ndone True\n",
     "waits_end": "True True\n",
 }
 
 
+@pytest.mark.parametrize("options", [(), ("--full",)], ids=["default", "full"])
 @pytest.mark.parametrize("what", PRINTED)
-def test_on_the_launchs_own_machine(tmp_path: Path, what: str) -> None:
+def test_on_the_launchs_own_machine(tmp_path: Path, what: str, options: tuple[str, ...]) -> None:
     """And nothing of it is left afterwards."""
     report = tmp_path / "report"
-    command = [sys.executable, "-m", "tests.serve.counted", str(report), "--preset=refaccel", "--full", "--"]
+    command = [sys.executable, "-m", "tests.serve.counted", str(report), "--preset=refaccel", *options, "--"]
     done = subprocess.run(
         [*command, sys.executable, str(CLIENT), what],
         capture_output=True,

@@ -24,7 +24,7 @@ def exec_(
         typer.Option(
             "--full",
             "--notify-all",
-            help="Also poll, epoll, read, write, lseek, readlink, fdinfo and any ioctl answer as a device's. "
+            help="Also readlink, fdinfo, any ioctl, and calls on any descriptor number answer as a device's. "
             "Slows programs down.",
         ),
     ] = False,
@@ -43,5 +43,5 @@ def exec_(
     from npubox.cli.program import run_program
     from npubox.serve.launch import Wish
 
-    wish = Wish(all_opens=all_opens or full, poll=full, files=full, seccomp_only=seccomp_only, card0=card0)
+    wish = Wish(all_opens=all_opens or full, files=full, seccomp_only=seccomp_only, card0=card0)
     sys.exit(run_program(command, machine, wish))

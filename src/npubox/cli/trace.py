@@ -52,7 +52,7 @@ def trace(
     from npubox.cli.watch import watcher
     from npubox.serve.launch import Wish
 
-    wish = Wish(all_opens=True, poll=True)
+    wish = Wish(all_opens=True)
     path = None if output is None else output.resolve()
     sys.exit(run_program(command, machine, wish, watcher(path, json, mailbox)))
 

@@ -43,22 +43,20 @@ class Profile:
 
     `ioctl_types` are the type bytes of the served drivers. `paths` is for a launch without a mount
     namespace (every open, stat, access and readlink); `path_stat` for one that cannot make device nodes;
-    `all_opens` also catches read-only opens with other flags than O_NONBLOCK; `poll` poll(2) of few files;
-    `files` every ioctl and what else is done to files of any number, not only of those that served files are
-    given, and readlink.
+    `all_opens` also catches read-only opens with other flags than O_NONBLOCK; `files` every ioctl and what
+    else is done to files of any number, not only of those that served files are given, and readlink.
     """
 
     ioctl_types: tuple[int, ...]
     paths: bool = False
     path_stat: bool = False
     all_opens: bool = False
-    poll: bool = False
     files: bool = False
 
 
 @dataclass(frozen=True)
 class Step:
-    """If `argument & mask` is `value` (or, with `at_most`, no more than it): `action`.
+    """If `argument & mask` is `value` (or, with `at_most`, no more than it; with `other`, not it): `action`.
 
     `high` takes the upper half of the 64-bit argument.
     """
@@ -69,6 +67,7 @@ class Step:
     action: int
     high: bool = False
     at_most: bool = False
+    other: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,9 @@ def rules(profile: Profile, arch: Arch) -> Iterator[Rule]:
         (
             Step(3, MAP_ANONYMOUS, MAP_ANONYMOUS, ALLOW),
             Step(3, MAP_SHARED, MAP_SHARED, NOTIFY),
-            Step(5, ALL_BITS, 0, NOTIFY if profile.files else ALLOW, high=True),
+            *(() if profile.files else (Step(5, ALL_BITS, 0, NOTIFY, high=True, other=True), *_window(4))),
         ),
+        NOTIFY if profile.files else ALLOW,
     )
     yield Rule("ftruncate")
     yield Rule("fallocate")
@@ -112,9 +112,12 @@ def rules(profile: Profile, arch: Arch) -> Iterator[Rule]:
         yield from map(Rule, ("access", "faccessat", "faccessat2"))
     if profile.paths or profile.files:
         yield from map(Rule, ("readlink", "readlinkat"))
-    if profile.poll:
-        for name in ("poll", "ppoll"):
-            yield Rule(name, (Step(1, ALL_BITS, POLLED_FDS, NOTIFY, at_most=True),), ALLOW)
+    for name in ("poll", "ppoll"):
+        few = Step(1, ALL_BITS, POLLED_FDS, NOTIFY, at_most=True)
+        yield Rule(name, (Step(1, ALL_BITS, 0, ALLOW), few), ALLOW)
+    for name in ("select", "pselect6"):
+        least = 0 if profile.files else LOWEST_NUMBER  # the first argument is the highest number and one
+        yield Rule(name, (Step(0, ALL_BITS, least, ALLOW, at_most=True),))
     for name in ("fstat", *READS, *WRITES, "lseek"):
         yield _on_files(name, profile)
     yield _on_files("epoll_ctl", profile, argument=2)
@@ -134,9 +137,12 @@ def _on_files(name: str, profile: Profile, *first: Step, argument: int = 0) -> R
     """A call on the descriptor `argument`: of those numbers that served files have, or of any."""
     if profile.files:
         return Rule(name, first)
-    below, ours = ((LOWEST_NUMBER - 1, ALLOW), (HIGHEST_NUMBER, NOTIFY))
-    window = (Step(argument, ALL_BITS, last, action, at_most=True) for last, action in (below, ours))
-    return Rule(name, (*first, *window), ALLOW)
+    return Rule(name, (*first, *_window(argument)), ALLOW)
+
+
+def _window(argument: int) -> Iterator[Step]:
+    for last, action in ((LOWEST_NUMBER - 1, ALLOW), (HIGHEST_NUMBER, NOTIFY)):
+        yield Step(argument, ALL_BITS, last, action, at_most=True)
 
 
 def _open(name: str, flags: int, profile: Profile, arch: Arch) -> Rule:
@@ -190,7 +196,7 @@ def _block(number: int, rule: Rule) -> list[bytes]:
         if step.at_most:
             body.append(_INSTRUCTION.pack(_JUMP_GREATER, 1, 0, step.value))
         else:
-            body.append(_INSTRUCTION.pack(_JUMP_EQUAL, 0, 1, step.value))
+            body.append(_INSTRUCTION.pack(_JUMP_EQUAL, int(step.other), int(not step.other), step.value))
         body.append(_INSTRUCTION.pack(_RETURN, 0, 0, step.action))
     body.append(_INSTRUCTION.pack(_RETURN, 0, 0, rule.otherwise))
     return [_INSTRUCTION.pack(_JUMP_EQUAL, 0, len(body), number), *body]

@@ -65,7 +65,9 @@ class NodeHandlers:
         self._tasks = Tasks()
         self._files = FileCalls(listener, arch, self._find)
         self._copies = CopyCalls(listener, self._tasks, self._find)
-        self._polls = PollCalls(listener, supervisor, arch, self._tasks, self._find)
+        self._polls = PollCalls(
+            listener, supervisor, arch, self._tasks, self._find, lambda: bool(self._open_files)
+        )
         self._open_files = OpenFiles(
             supervisor.watch, lambda served: supervisor.note_released(served.path, served.file.client_id)
         )

@@ -53,7 +53,6 @@ class Wish:
     /dev/dri/card0 as well, for programs that know nothing of accel."""
 
     all_opens: bool = False
-    poll: bool = False
     files: bool = False
     seccomp_only: bool = False
     card0: bool = False
@@ -100,7 +99,6 @@ def _become(
             paths=tier is Tier.SECCOMP,
             path_stat=tier is not Tier.NAMESPACE,
             all_opens=wish.all_opens,
-            poll=wish.poll,
             files=wish.files,
         )
         program = bpf.assemble(profile, arch)

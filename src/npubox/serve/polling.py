@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""poll, ppoll and epoll_ctl of sets that hold files whose stand-ins the kernel would call ready, or refuse.
+"""poll, select and epoll_ctl of sets that hold files whose stand-ins the kernel would call ready, or refuse.
 
-That these calls are notified at all has a second use: the files that were closed before them are released
-first, which may signal what they wait for. Source: the project's facts (device-nodes.md §5).
+The signal mask of ppoll and pselect is not applied to a wait that is ours. That these calls are notified at
+all has a second use: the files that were closed before them are released first, which may signal what they
+wait for. Source: the project's facts (device-nodes.md §5).
 """
 
 from __future__ import annotations
@@ -30,12 +31,22 @@ from npubox.serve.syscalls import X86_64, Arch
 _POLLFD = struct.Struct("<ihh")
 _TIMESPEC = struct.Struct("<qq")
 ALWAYS_TOLD = select.POLLERR | select.POLLHUP | select.POLLNVAL
-NS = 10**9
+US, NS = 10**6, 10**9
 EPOLL_CTL_DEL = 2
+FD_SETSIZE = 1024
+_READ = select.POLLIN | select.POLLRDNORM | select.POLLRDBAND
+_WRITE = select.POLLOUT | select.POLLWRNORM | select.POLLWRBAND
+_SELECTED = (
+    (_READ, _READ | select.POLLHUP | select.POLLERR),
+    (_WRITE, _WRITE | select.POLLERR),
+    (select.POLLPRI, select.POLLPRI),
+)
+"""Of each set of select(2): what is asked of its files, and what of that sets a bit."""
 
 
 class PollCalls:
-    """`find` gives the open file behind a descriptor of a thread, None for one that is not ours."""
+    """`find` gives the open file behind a descriptor of a thread, None for one that is not ours; `any_open`
+    tells whether there is any."""
 
     def __init__(
         self,
@@ -44,54 +55,125 @@ class PollCalls:
         arch: Arch,
         tasks: Tasks,
         find: Callable[[int, int], Served | None],
+        any_open: Callable[[], bool],
     ) -> None:
         self._listener = listener
         self._supervisor = supervisor
+        self._any_open = any_open
         self._event = struct.Struct("<IQ" if arch is X86_64 else "<I4xQ")
         self._tasks = tasks
         self._find = find
         self._waits: dict[int, _Wait] = {}
 
     def table(self) -> dict[str, Handler]:
-        return {"poll": self._poll, "ppoll": self._ppoll, "epoll_ctl": self._epoll_ctl}
+        return {
+            "poll": lambda call: self._poll(call, lambda: _milliseconds(call.args[2])),
+            "ppoll": lambda call: self._poll(call, lambda: self._timeout(call, call.args[2], NS)),
+            "select": lambda call: self._select(call, US),
+            "pselect6": lambda call: self._select(call, NS),
+            "epoll_ctl": self._epoll_ctl,
+        }
 
-    def _poll(self, call: Call) -> Result:
-        timeout = signed(call.args[2])
-        return self._wait(call, None if timeout < 0 else timeout * 10**6)
+    def _timeout(self, call: Call, pointer: int, unit: int) -> int | None:
+        """Nanoseconds of a struct whose second field has `unit` in a second; None for no limit."""
+        if not pointer:
+            return None
+        seconds, rest = _TIMESPEC.unpack(CallMemory(self._listener, call).read(pointer, _TIMESPEC.size))
+        if seconds < 0 or rest < 0 or (unit == NS and rest >= NS):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return int(seconds * NS + rest * (NS // unit))
 
-    def _ppoll(self, call: Call) -> Result:
-        if not call.args[2]:
-            return self._wait(call, None)
-        seconds, nanoseconds = _TIMESPEC.unpack(CallMemory(self._listener, call).read(call.args[2], 16))
-        return self._wait(call, seconds * NS + nanoseconds)
+    def _poll(self, call: Call, timeout: Callable[[], int | None]) -> Result:
+        address, count = call.args[:2]
 
-    def _wait(self, call: Call, timeout: int | None) -> Result:
-        wait = self._waits.pop(call.id, None) or self._begin(call, timeout)
+        def read() -> list[tuple[int, int]]:
+            data = CallMemory(self._listener, call).read(address, _POLLFD.size * count)
+            return [(fd, events & 0xFFFF) for fd, events, _ in _POLLFD.iter_unpack(data)]
+
+        def write(wait: _Wait, found: list[int]) -> int:
+            memory = CallMemory(self._listener, call)
+            for index, events in enumerate(found):
+                memory.write(address + _POLLFD.size * index + 6, events.to_bytes(2, "little"))
+            return sum(map(bool, found))
+
+        return self._wait(call, timeout, read, write) if 0 < count <= POLLED_FDS else PROCEED
+
+    def _select(self, call: Call, unit: int) -> Result:
+        """`unit`: in a second, of the second field of the time-out, which is told what was left of it."""
+        count = signed(call.args[0])
+        pointers = call.args[1:4]
+        if not 0 < count <= FD_SETSIZE:
+            return PROCEED
+        size = (count + 63) // 64 * 8
+
+        def sets() -> list[int]:
+            memory = CallMemory(self._listener, call)
+            return [int.from_bytes(memory.read(p, size), "little") if p else 0 for p in pointers]
+
+        def read() -> list[tuple[int, int]]:
+            bits = sets()
+            numbers = [n for n in range(count) if any(word >> n & 1 for word in bits)]
+            asked_for = [
+                sum(events for word, (events, _) in zip(bits, _SELECTED, strict=True) if word >> n & 1)
+                for n in numbers
+            ]
+            return list(zip(numbers, asked_for, strict=True))
+
+        def write(wait: _Wait, found: list[int]) -> int:
+            if select.POLLNVAL in found:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            memory = CallMemory(self._listener, call)
+            total = 0
+            for pointer, word, (_, set_by) in zip(pointers, sets(), _SELECTED, strict=True):
+                ready = sum(
+                    1 << n
+                    for n, events in zip(wait.numbers, found, strict=True)
+                    if word >> n & 1 and events & set_by
+                )
+                total += ready.bit_count()
+                if pointer:
+                    memory.write(pointer, ready.to_bytes(size, "little"))
+            if call.args[4]:
+                seconds, rest = divmod(wait.left, NS)
+                memory.write(call.args[4], _TIMESPEC.pack(seconds, rest // (NS // unit)))
+            return total
+
+        return self._wait(call, lambda: self._timeout(call, call.args[4], unit), read, write)
+
+    def _wait(
+        self,
+        call: Call,
+        timeout: Callable[[], int | None],
+        read: Callable[[], list[tuple[int, int]]],
+        write: Callable[[_Wait, list[int]], int],
+    ) -> Result:
+        """Answer a call about the descriptors and events that `read` gives, if one of them is ours, with what
+        `write` makes of the events found."""
+        wait = self._waits.pop(call.id, None) or self._begin(call, timeout, read)
         if wait is None:
             return PROCEED
         events = wait.events()
         if any(events) or wait.over:
             wait.close()
-            address, memory = call.args[0], CallMemory(self._listener, call)
-            for index, found in enumerate(events):
-                memory.write(address + _POLLFD.size * index + 6, found.to_bytes(2, "little"))
-            return sum(map(bool, events))
+            return write(wait, events)
         self._waits[call.id] = wait
         pending = Pending([FirstOf(wait.changes())], wait.deadline, timeout_errno=0)
         pending.on_finish(lambda error: self._give_up(call.id) if error else None)
         return Again(pending)
 
-    def _begin(self, call: Call, timeout: int | None) -> _Wait | None:
-        address, count = call.args[:2]
-        if not count or count > POLLED_FDS:
+    def _begin(
+        self, call: Call, timeout: Callable[[], int | None], read: Callable[[], list[tuple[int, int]]]
+    ) -> _Wait | None:
+        if not self._any_open():
             return None
-        data = CallMemory(self._listener, call).read(address, _POLLFD.size * count)
-        entries = [(fd, events & 0xFFFF) for fd, events, _ in _POLLFD.iter_unpack(data)]
+        entries = read()
         files = [self._find(call.tid, fd) if fd >= 0 else None for fd, _ in entries]
         if not any(served is not None and asked(served.file) for served in files):
             return None
-        wait = _Wait(self._supervisor, None if timeout is None else time.monotonic_ns() + timeout)
+        limit = timeout()
+        wait = _Wait(self._supervisor, None if limit is None else time.monotonic_ns() + limit)
         for (fd, events), served in zip(entries, files, strict=True):
+            wait.numbers.append(fd)
             if served is not None and asked(served.file):
                 wait.add_file(served.file, events)
             elif fd < 0:
@@ -134,6 +216,11 @@ class PollCalls:
         return 0
 
 
+def _milliseconds(argument: int) -> int | None:
+    timeout = signed(argument)
+    return None if timeout < 0 else timeout * 10**6
+
+
 def asked(file: OpenFile) -> bool:
     """Whether the file itself is to be asked: the kernel knows of a pipe, and of files that cannot be
     polled."""
@@ -145,12 +232,19 @@ class _Wait:
 
     def __init__(self, supervisor: Supervisor, deadline: int | None) -> None:
         self.deadline = deadline
+        self.numbers: list[int] = []
         self._entries: list[tuple[OpenFile | int | None, int]] = []
         self._others = _Others(supervisor)
 
     @property
     def over(self) -> bool:
         return self.deadline is not None and time.monotonic_ns() >= self.deadline
+
+    @property
+    def left(self) -> int:
+        """Nanoseconds until the deadline, which there is."""
+        assert self.deadline is not None
+        return max(self.deadline - time.monotonic_ns(), 0)
 
     def add_file(self, file: OpenFile, events: int) -> None:
         self._entries.append((file, events))
