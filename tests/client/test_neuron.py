@@ -83,6 +83,32 @@ def test_descriptors_that_do_not_fit(device: neuron.Device) -> None:
         ring.push(0, 0, 17 * descriptors.MAX_LENGTH)
 
 
+def test_a_ring_that_was_closed(device: neuron.Device) -> None:
+    ring = device.ring(5)
+    ring.close()
+    ring.close()
+    for use in (lambda: ring.push(0, 64, 64), ring.start, ring.wait):
+        with pytest.raises(npubox.DeviceError, match="was closed"):
+            use()
+
+
+def test_a_ring_that_cannot_be_keeps_no_memory(device: neuron.Device) -> None:
+    with device.allocate(4096, host=True) as before:
+        place = before.address
+    with pytest.raises(npubox.DeviceError, match="no DMA engine 99"):
+        device.ring(99)
+    with device.allocate(4096, host=True) as after:
+        assert after.address == place
+
+
+def test_memory_of_another_device_is_no_handle_here() -> None:
+    with neuron.open("inf1.6xlarge") as devices:
+        mine, other = devices[0].allocate(4096), devices[1].allocate(4096)
+        assert mine.handle == other.handle
+        with pytest.raises(npubox.InputError, match="neuron1's memory"):
+            mine.copy_to(other)
+
+
 def test_notifications_of_events_and_errors(device: neuron.Device) -> None:
     events = device.notifications(1, NotificationType.EVENT)
     errors = device.notifications(1, NotificationType.ERROR)

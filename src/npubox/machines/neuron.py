@@ -13,6 +13,7 @@ from npubox.core.nodes import NodeInfo, class_node
 from npubox.drivers.misc.neuron.policy import Policy
 from npubox.drivers.misc.neuron.sysfs import CLASS_ATTRIBUTES, files
 from npubox.errors import DeviceError
+from npubox.hw.neuron import pci
 from npubox.machines.part import Board, Part, Spawn
 from npubox.uapi.neuron import NEURON
 
@@ -24,6 +25,15 @@ CLASS = "neuron_device"
 TOOLS = (("/opt/aws/neuron/bin/neuron-ls", "neuron-ls"),)
 READY = 1
 MOST_CHIPS = 64
+SLOTS = 32
+"""Of a PCI bus."""
+RANGES = {
+    "chips": range(1, MOST_CHIPS + 1),
+    "device": range(pci.DEVICE_IDS[0], pci.DEVICE_IDS[-1] + 1),
+    "revision": range(256),
+    "slot": range(SLOTS),
+}
+SWITCHES = ("isolate", "apart")
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,9 @@ class NeuronPreset:
         return [other for other in (index + 1, index - 1) if 0 <= other < self.chips]
 
     def address(self, index: int) -> str:
-        """PCI address of a chip."""
-        return f"0000:00:{self.slot + index:02x}.0"
+        """PCI address of a chip; where a bus is full the next one follows."""
+        bus, slot = divmod(self.slot + index, SLOTS)
+        return f"0000:{bus:02x}:{slot:02x}.0"
 
     def plug(self, board: Board) -> NeuronPart:
         from npubox.machines.neuron_part import NeuronPart
@@ -88,15 +99,27 @@ def policy_of(board: Board) -> Policy:
 
 
 def parse(entry: dict[str, Any], machine: dict[str, Any]) -> NeuronPreset:
-    """One [[neuron]] of a machine's table."""
-    chips = entry.get("chips", 1)
-    if not 1 <= chips <= MOST_CHIPS:
-        raise DeviceError(f"[[neuron]] has 1 to {MOST_CHIPS} chips, not {chips}")
+    """One [[neuron]] of a machine's table. Raises DeviceError for what cannot be, KeyError for what lacks."""
+    for key, value in entry.items():
+        _check(key, value)
     return NeuronPreset(
-        chips,
+        entry.get("chips", 1),
         entry["device"],
         entry["revision"],
         entry["slot"],
         entry.get("isolate", False),
         entry.get("apart", False),
     )
+
+
+def _check(key: str, value: Any) -> None:
+    if key in SWITCHES:
+        if not isinstance(value, bool):
+            raise DeviceError(f"{key} of [[neuron]] is true or false, not {value!r}")
+    elif key not in RANGES:
+        raise DeviceError(f"[[neuron]] has no {key}: give {', '.join((*RANGES, *SWITCHES))}")
+    elif type(value) is not int or value not in RANGES[key]:
+        tell = hex if key == "device" and type(value) is int else repr
+        raise DeviceError(
+            f"{key} of [[neuron]] is {tell(RANGES[key][0])} to {tell(RANGES[key][-1])}, not {tell(value)}"
+        )

@@ -71,7 +71,11 @@ def _read(path: str) -> PresetInfo:
     try:
         with open(path, "rb") as file:
             return _parse(path, tomllib.load(file))
-    except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
+    except KeyError as error:
+        raise DeviceError(
+            f"{path} is no machine file: it has no {error.args[0]}; docs/architecture.md shows one"
+        ) from error
+    except (OSError, tomllib.TOMLDecodeError) as error:
         raise DeviceError(f"{path} is no machine file: {error}; docs/architecture.md shows one") from error
 
 

@@ -75,12 +75,17 @@ class Memory:
 
     def read(self, size: int | None = None, offset: int = 0) -> bytes:
         """Copy bytes out, by the device's DMA; all unless told. Raises DeviceError."""
-        content = np.empty(self.size - offset if size is None else size, np.uint8)
+        content = np.empty(max(0, self.size - offset) if size is None else size, np.uint8)
         self._copy(content, offset, to_device=False)
         return content.tobytes()
 
     def copy_to(self, other: Memory, size: int | None = None, *, start: int = 0, offset: int = 0) -> None:
-        """Copy `size` bytes from `start` on to `other` at `offset`, on one device. Raises DeviceError."""
+        """Copy `size` bytes from `start` on to `other` at `offset`, on one device. Raises DeviceError,
+        InputError for memory of another: its handles mean something else here."""
+        if other.node is not self.node:
+            raise InputError(
+                f"{self.node.name}: {other.node.name}'s memory is reached by a ring's copy alone"
+            )
         count = self.size - start if size is None else size
         if not count:
             return

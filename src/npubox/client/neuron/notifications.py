@@ -81,3 +81,9 @@ class NotificationQueue:
     def close(self) -> None:
         """Unmap it; the queue itself lives as long as the device."""
         self._memory.close()
+
+    def __enter__(self) -> NotificationQueue:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -9,7 +9,7 @@ import numpy as np
 
 from npubox.client.neuron.memory import Memory
 from npubox.client.neuron.node import NeuronNode
-from npubox.errors import InputError, WaitTimeout
+from npubox.errors import DeviceError, InputError, WaitTimeout
 from npubox.hw.neuron import descriptors, udma
 from npubox.hw.neuron.descriptors import Control
 from npubox.uapi import neuron as uapi
@@ -39,6 +39,7 @@ class DmaRing:
         tx, rx, self._word = self._memories
         self._tx, self._rx = tx.view(DESCRIPTOR), rx.view(DESCRIPTOR)
         self._marks = self._word.view("<u4")
+        self._closed = False
         self._next = 0
         self._new = 0
         self._unfinished = 0
@@ -50,7 +51,11 @@ class DmaRing:
             tx_handle=tx.handle,
             rx_handle=rx.handle,
         )
-        node.call(uapi.DMA_QUEUE_INIT, args)
+        try:
+            node.call(uapi.DMA_QUEUE_INIT, args)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def room(self) -> int:
@@ -59,6 +64,7 @@ class DmaRing:
 
     def push(self, source: int, destination: int, size: int) -> None:
         """Write the descriptors of a copy between device addresses. InputError if they do not fit."""
+        self._check_open()
         count = -(-size // descriptors.MAX_LENGTH)
         if count > self.room:
             raise InputError(f"{self._node.name}: {count} descriptors, but the ring has room for {self.room}")
@@ -76,6 +82,7 @@ class DmaRing:
 
     def start(self) -> None:
         """Have the engine begin with what was pushed."""
+        self._check_open()
         args = structs.DmaQueueCopyStart(
             eng_id=self.engine, qid=self.queue, tx_desc_count=self._new, rx_desc_count=self._new
         )
@@ -84,8 +91,8 @@ class DmaRing:
 
     def wait(self, timeout: float = 10.0) -> None:
         """Return when all that was started is done. Raises WaitTimeout; an ERROR notification says why."""
-        self._marks[:] = (MARKED, 0)
         self.push(self._word.address, self._word.address + 4, 4)
+        self._marks[:] = (MARKED, 0)
         self.start()
         deadline = time.monotonic() + timeout
         while self._marks[1] != MARKED:
@@ -108,10 +115,17 @@ class DmaRing:
             self.wait(timeout)
 
     def close(self) -> None:
-        """Free the rings; without them the queue stops at its next fetch."""
+        """Free the rings; without them the queue stops at its next fetch. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
         del self._tx, self._rx, self._marks
         for memory in self._memories:
             memory.free()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DeviceError(f"{self._node.name}: this ring was closed; make another")
 
     def __enter__(self) -> DmaRing:
         return self
