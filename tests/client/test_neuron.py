@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,8 @@ def test_a_ring_that_was_closed(device: neuron.Device) -> None:
     ring = device.ring(5)
     ring.close()
     ring.close()
-    for use in (lambda: ring.push(0, 64, 64), ring.start, ring.wait):
+    uses: list[Callable[[], None]] = [lambda: ring.push(0, 64, 64), ring.start, ring.wait]
+    for use in uses:
         with pytest.raises(npubox.DeviceError, match="was closed"):
             use()
 
