@@ -27,13 +27,13 @@ def test_every_field_is_shown(ioctl: Ioctl[Any]) -> None:
 
 
 def test_names_and_pointers() -> None:
-    found = (Descriptor * 2)(Descriptor(1, 2, 3), Descriptor(4, 5, 6))
+    found = (Descriptor * 2)(Descriptor(1, 2, 0x30), Descriptor(4, 5, 0x60))
     args = structs.DmaCopyDescriptors(buffer=ctypes.addressof(found), num_descs=2, queue_type=1)
     shown = decode(neuron.DMA_COPY_DESCRIPTORS.number, ctypes.addressof(args), OwnMemory().read, ending=False)
     assert shown["queue_type"] == "RX"
     assert shown["buffer"] == [
-        {"control": 1, "meta": 2, "address": 3},
-        {"control": 4, "meta": 5, "address": 6},
+        {"control": "0x1", "meta": "0x2", "address": "0x30"},
+        {"control": "0x4", "meta": "0x5", "address": "0x60"},
     ]
 
 
@@ -43,3 +43,10 @@ def test_what_the_driver_fills_is_shown_as_the_call_ends() -> None:
     call = neuron.MEM_ALLOC.number, ctypes.addressof(args), OwnMemory().read
     assert decode(*call, ending=False)["mem_handle"] == hex(ctypes.addressof(handle))
     assert decode(*call, ending=True)["mem_handle"] == {"value": 7}
+
+
+def test_addresses_are_shown_as_mmap_offsets_are() -> None:
+    place = ctypes.c_uint64(0x4000_101A_4000)
+    args = structs.MemGetPa(mem_handle=10, pa=ctypes.addressof(place))
+    shown = decode(neuron.MEM_GET_PA.number, ctypes.addressof(args), OwnMemory().read, ending=True)
+    assert shown == {"mem_handle": 10, "pa": {"address": "0x4000101a4000"}}

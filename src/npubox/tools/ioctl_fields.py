@@ -40,3 +40,5 @@ POINTERS: dict[tuple[type[ctypes.Structure], str], Pointer] = {
     **sync_fields.POINTERS,
     **neuron_fields.POINTERS,
 }
+
+HEXADECIMAL = neuron_fields.HEXADECIMAL

@@ -9,7 +9,7 @@ from typing import Any
 
 from npubox.tools import ethosu_linux_fields, sync_fields
 from npubox.tools.ethosu_linux_fields import COUNTED
-from npubox.tools.ioctl_fields import DECLARATIONS, ENUMS, POINTERS
+from npubox.tools.ioctl_fields import DECLARATIONS, ENUMS, HEXADECIMAL, POINTERS
 from npubox.tools.pointers import Pointer
 from npubox.uapi import neuron
 from npubox.uapi.drm_numbers import MODESET_MASTER_NUMBERS, MODESET_NUMBERS, NUMBERS
@@ -133,6 +133,8 @@ def _pointed(pointer: Pointer, address: int, count: int, read: Read, ending: boo
 
 
 def _named(struct: type[ctypes.Structure], name: str, value: int) -> int | str:
+    if (struct, name) in HEXADECIMAL:
+        return f"{value:#x}"
     enum = ENUMS.get((struct, name))
     if enum is None:
         return value

@@ -26,6 +26,12 @@ class Quad(ctypes.Structure):
     _fields_ = (("value", c_uint64),)
 
 
+class Address(ctypes.Structure):
+    """An address, or the offset at which mmap finds it, behind a pointer."""
+
+    _fields_ = (("address", c_uint64),)
+
+
 class Descriptor(ctypes.Structure):
     """A DMA descriptor (facts, neuron.md §6.3)."""
 
@@ -60,7 +66,27 @@ ENUMS: dict[Field, type[IntEnum] | type[IntFlag]] = {
     (structs.PodCtrl, "state"): uapi.PodState,
 }
 
+HEXADECIMAL: frozenset[Field] = frozenset(
+    {
+        (Word, "value"),
+        (Address, "address"),
+        *((Descriptor, name) for name in ("control", "meta", "address")),
+        *((structs.NeuronDmaQueueState, name) for name in ("base_addr", "completion_base_addr")),
+        (structs.MemChunkInfo, "pa"),
+        *((structs.MemGetExtendedInfo, name) for name in ("pa", "mmap_offset")),
+        *((structs.MemGetMcMmapInfo, name) for name in ("pa", "mmap_offset")),
+        *((structs.MemGetMcMmapInfoV2, name) for name in ("pa", "mmap_offset")),
+        (structs.NotificationsInitV1, "mmap_offset"),
+        (structs.NotificationsInitV2, "mmap_offset"),
+        (structs.NotificationsInitWithReallocV2, "mmap_offset"),
+        (structs.NotificationsDestroy, "mmap_offset"),
+        (structs.NeuronDsInfo, "mmap_offset"),
+    }
+)
+"""Registers and addresses: as the trace shows the offset of an mmap."""
+
 _HANDLE = Pointer(Quad, None, written=True)
+_ADDRESS = Pointer(Address, None, written=True)
 _GIVEN_BYTES = Pointer(None, "size")
 
 POINTERS: dict[Field, Pointer] = {
@@ -68,17 +94,17 @@ POINTERS: dict[Field, Pointer] = {
     (structs.MemAllocV2, "mem_handle"): _HANDLE,
     (structs.MemAllocV2MemType, "mem_handle"): _HANDLE,
     (structs.MemAllocV2MemType64, "mem_handle"): _HANDLE,
-    (structs.MemGetPa, "pa"): _HANDLE,
-    (structs.MemGetInfo, "pa"): _HANDLE,
-    (structs.MemGetInfo, "mmap_offset"): _HANDLE,
+    (structs.MemGetPa, "pa"): _ADDRESS,
+    (structs.MemGetInfo, "pa"): _ADDRESS,
+    (structs.MemGetInfo, "mmap_offset"): _ADDRESS,
     (structs.MemBufCopy, "buffer"): _GIVEN_BYTES,
     (structs.MemBufCopy64, "buffer"): _GIVEN_BYTES,
     (structs.ProgramEngine, "buffer"): _GIVEN_BYTES,
     (structs.ProgramEngineNc, "buffer"): _GIVEN_BYTES,
     (structs.ProgramEngineNc64, "buffer"): _GIVEN_BYTES,
-    (structs.BarRw, "address"): Pointer(Quad, "count"),
+    (structs.BarRw, "address"): Pointer(Address, "count"),
     (structs.BarRw, "data"): Pointer(Word, "count"),
-    (structs.ReadHwCounters, "address"): Pointer(Quad, "count"),
+    (structs.ReadHwCounters, "address"): Pointer(Address, "count"),
     (structs.ReadHwCounters, "data"): Pointer(Word, "count", written=True),
     (structs.PostMetric, "data"): Pointer(None, "data_size"),
     (structs.Printk, "buffer"): Pointer(None, "size", text=True),
