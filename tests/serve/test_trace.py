@@ -84,6 +84,21 @@ def test_text_shows_errors_and_polls(tmp_path: Path) -> None:
     assert "poll(/dev/accel/accel0) = 0" in output
 
 
+def test_a_dma_queue_that_stops_is_told(tmp_path: Path) -> None:
+    """No call tells: the program finds an ERROR notification, where it looks for one."""
+    code = (
+        "from npubox import neuron\n"
+        "with neuron.open('/dev/neuron0') as devices, devices[0].ring(3, 7) as ring:\n"
+        "    errors = devices[0].notifications(1, neuron.NotificationType.ERROR)\n"
+        "    ring.push(1 << 40, 0, 64); ring.start(); errors.wait()\n"
+    )
+    output = trace("--json", "-m", "inf1.xlarge", "--", sys.executable, "-c", code, cwd=tmp_path)
+    (fault,) = [event for line in output.splitlines() if (event := json.loads(line))["call"] == "fault"]
+    reason = fault["about"].pop("reason")
+    assert fault["about"] == {"node": "/dev/neuron0", "what": "DMA engine 3 queue 7"}
+    assert reason == "ADDRESS: DMA read of 64 bytes at 0x10000000000: nothing is there"
+
+
 @pytest.mark.parametrize(
     ("request_", "name"),
     [

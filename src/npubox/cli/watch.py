@@ -44,6 +44,8 @@ class LaunchWatcher:
         self._events: dict[int, Event] = {}
         self._prefixes = tuple({f"{os.path.dirname(node.path)}/" for node in launched.machine.nodes})
         launched.machine.job_watcher = self._job_over
+        if isinstance(launched.machine, PresetMachine):
+            launched.machine.fault_watcher = self._fault
         if mailbox and isinstance(launched.machine, PresetMachine):
             launched.machine.message_watcher = self._message
         elif mailbox:
@@ -108,6 +110,10 @@ class LaunchWatcher:
         """On any thread, under the device's lock: only take note."""
         fields = message_fields(payload)
         self._launched.supervisor.post(lambda: self._tracer.message(node, sent, name, fields))
+
+    def _fault(self, node: str, what: str, reason: str) -> None:
+        """On any thread: only take note."""
+        self._launched.supervisor.post(lambda: self._tracer.fault(node, what, reason))
 
     def _memory(self, call: Call) -> CallMemory:
         return CallMemory(self._launched.listener, call)

@@ -24,11 +24,13 @@ from npubox.machines.npu import NpuPreset
 from npubox.machines.part import (
     AttributeWatcher,
     Board,
+    FaultWatcher,
     HasMailbox,
     JobWatcher,
     LivePart,
     MessageWatcher,
     Part,
+    TellsFaults,
     spawn_device,
 )
 from npubox.machines.preset import PresetInfo
@@ -91,6 +93,11 @@ class Parts:
         for part in self.parts:
             if isinstance(part, HasMailbox):
                 part.watch_messages(watcher)
+
+    def watch_faults(self, watcher: FaultWatcher) -> None:
+        for part in self.parts:
+            if isinstance(part, TellsFaults):
+                part.watch_faults(watcher)
 
     def open(self, node: NodeInfo, flags: int, caller: Caller) -> OpenFile:
         """OSError with the kernel's errno; KeyError for a node of another machine."""

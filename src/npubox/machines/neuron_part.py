@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from npubox.bus.virtual import AddressSpace, VirtualClock, VirtualPciPort
 from npubox.core.caller import Caller
 from npubox.core.file import OpenFile
 from npubox.core.nodes import NodeInfo
-from npubox.devices.neuron.chip import Inferentia, connect
+from npubox.devices.neuron.chip import FaultRecord, Inferentia, connect
 from npubox.devices.neuron.memory import DramFile
 from npubox.drivers.misc.neuron.driver import NeuronDriver
 from npubox.drivers.misc.neuron.file import NeuronFile
@@ -20,7 +21,7 @@ from npubox.drivers.misc.neuron.policy import Policy
 from npubox.drivers.misc.neuron.sysfs import files, store
 from npubox.hw.neuron.address import DRAM_CHANNELS, dram_address
 from npubox.machines.neuron import NeuronPreset
-from npubox.machines.part import AttributeWatcher, JobWatcher
+from npubox.machines.part import AttributeWatcher, FaultWatcher, JobWatcher
 
 
 class LocalChips:
@@ -106,9 +107,18 @@ class NeuronPart(DrivenChips):
         self.chips = self._local.chips
         self.probe(self._local.ports, policy)
 
+    def watch_faults(self, watcher: FaultWatcher) -> None:
+        """Have `watcher` told of each DMA queue that stops."""
+        for node, chip in zip(self.nodes, self.chips, strict=True):
+            chip.fault_watcher = functools.partial(_tell, watcher, node.path)
+
     def close(self) -> None:
         super().close()
         self._local.close()
+
+
+def _tell(watcher: FaultWatcher, path: str, record: FaultRecord) -> None:
+    watcher(path, f"DMA engine {record.engine} queue {record.queue}", str(record.fault))
 
 
 class AttributeThread:

@@ -29,6 +29,9 @@ MessageWatcher = Callable[[str, bool, str, Any], None]
 """(node, sent to the firmware or received, the message's name, its payload) of a mailbox; on any thread,
 perhaps under the device's lock, so it must not block."""
 
+FaultWatcher = Callable[[str, str, str], None]
+"""(node, what of its device stopped, why), which no ABI tells; on any thread, so it must not block."""
+
 
 @dataclass(frozen=True)
 class Board:
@@ -76,6 +79,13 @@ class HasMailbox(Protocol):
     """A `Part` whose driver and device exchange messages."""
 
     def watch_messages(self, watcher: MessageWatcher) -> None: ...
+
+
+@runtime_checkable
+class TellsFaults(Protocol):
+    """A `Part` whose device stops for reasons that its ABI does not tell."""
+
+    def watch_faults(self, watcher: FaultWatcher) -> None: ...
 
 
 class PartPreset(Protocol):

@@ -15,7 +15,7 @@ from npubox.core.caller import Caller
 from npubox.core.file import OpenFile
 from npubox.core.nodes import NodeInfo
 from npubox.errors import DeviceError
-from npubox.machines.part import AttributeWatcher, JobWatcher, MessageWatcher
+from npubox.machines.part import AttributeWatcher, FaultWatcher, JobWatcher, MessageWatcher
 from npubox.machines.preset import PresetInfo
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class PresetMachine:
         self.ready = False
         self.job_watcher: JobWatcher | None = None
         self.message_watcher: MessageWatcher | None = None
+        self.fault_watcher: FaultWatcher | None = None
         self.attribute_watcher: AttributeWatcher | None = None
 
     @property
@@ -75,6 +76,8 @@ class PresetMachine:
             parts.watch_jobs(self._job_over)
             if self.message_watcher is not None:
                 parts.watch_messages(self.message_watcher)
+            if self.fault_watcher is not None:
+                parts.watch_faults(self.fault_watcher)
             if self.attribute_watcher is not None:
                 parts.watch_attributes(self.attribute_watcher)
             self._parts = parts

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a program does with device nodes, call by call, like strace but decoded: `npubox trace`.
 
-One event is one call, one end of an open file, or one job that the device finished. Times are seconds
-since the trace began and host time; a job's are device time.
+One event is one call, one end of an open file, one job that the device finished, or one fault of
+a device. Times are seconds since the trace began and host time; a job's are device time.
 """
 
 from __future__ import annotations
@@ -116,6 +116,10 @@ class Tracer:
         """A message of a mailbox, between driver and firmware."""
         way = "to the firmware" if sent else "from the firmware"
         self.write(Event(self.now(), 0, "message", {"node": node, "way": way, "message": name}, fields))
+
+    def fault(self, node: str, what: str, reason: str) -> None:
+        """A part of a device stopped, which no call tells."""
+        self.write(Event(self.now(), 0, "fault", {"node": node, "what": what, "reason": reason}))
 
     def note(self, text: str) -> None:
         self.write(Event(self.now(), 0, "note", {"text": text}))

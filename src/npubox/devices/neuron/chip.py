@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from npubox.bus.port import BarInfo, PciIdentity
@@ -75,6 +75,8 @@ class Inferentia:
         self._gate = Gate()
         self.faults: deque[FaultRecord] = deque(maxlen=_KEPT_FAULTS)
         """The last DMA queues that stopped: part of the control channel."""
+        self.fault_watcher: Callable[[FaultRecord], None] | None = None
+        """Told of each, on the chip's worker: it must not block."""
         engines = [
             Engine(number, self.memory, self._gate, clock, self._worker, self._lock, self._queue_failed)
             for number in range(udma.ENGINES)
@@ -154,7 +156,10 @@ class Inferentia:
             core.reset()
 
     def _queue_failed(self, engine: int, queue: int, fault: QueueFault) -> None:
-        self.faults.append(FaultRecord(engine, queue, fault))
+        record = FaultRecord(engine, queue, fault)
+        self.faults.append(record)
+        if self.fault_watcher is not None:
+            self.fault_watcher(record)
         with self._lock:
             self._putils[engine // udma.ENGINES_PER_CORE].error(engine << 4 | queue, fault.code)
 
