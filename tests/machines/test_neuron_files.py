@@ -43,6 +43,19 @@ def test_what_lacks(tmp_path: Path) -> None:
         find_preset(written(tmp_path, device="0x7064", slot="1"))
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [("", "needs a policy: give"), ('policy = "mainline"', "has no policy 'mainline': give")],
+)
+def test_the_policy(tmp_path: Path, line: str, reason: str) -> None:
+    """Told before a program starts, not as a node that does not open."""
+    file = tmp_path / "machine.toml"
+    chips = "".join(f"{key} = {value}\n" for key, value in GOOD.items())
+    file.write_text(f'description = "a machine"\n{line}\n[[neuron]]\n{chips}')
+    with pytest.raises(DeviceError, match=reason):
+        find_preset(str(file))
+
+
 def test_a_bus_that_is_full(tmp_path: Path) -> None:
     (chips,) = find_preset(written(tmp_path, **GOOD, chips="64")).parts
     assert isinstance(chips, NeuronPreset)

@@ -66,7 +66,7 @@ class NeuronPreset:
     def plug(self, board: Board) -> NeuronPart:
         from npubox.machines.neuron_part import NeuronPart
 
-        return NeuronPart(self, policy_of(board), board.clock)
+        return NeuronPart(self, find_policy(board.policy), board.clock)
 
     def plug_split(self, board: Board, spawn: Spawn) -> Part:
         """Here unless `apart`: chips move data on threads of their own, without the interpreter's lock."""
@@ -74,7 +74,7 @@ class NeuronPreset:
             return self.plug(board)
         from npubox.machines.neuron_apart import ApartNeuronPart
 
-        return ApartNeuronPart(self, policy_of(board), spawn)
+        return ApartNeuronPart(self, find_policy(board.policy), spawn)
 
     def run_device(self, channel: socket.socket) -> None:
         from npubox.machines.neuron_apart import run_chips
@@ -89,17 +89,19 @@ class NeuronPreset:
         return replace(node, class_attributes=tuple(CLASS_ATTRIBUTES.items()), tools=TOOLS)
 
 
-def policy_of(board: Board) -> Policy:
-    """The board's policy; DeviceError for one that this driver does not have."""
-    try:
-        return Policy(board.policy)
-    except ValueError:
-        known = " or ".join(f'"{policy}"' for policy in Policy)
-        raise DeviceError(f"the Neuron driver has no policy {board.policy!r}: give {known}") from None
+def find_policy(name: str | None) -> Policy:
+    """DeviceError for one that this driver does not have."""
+    for policy in Policy:
+        if policy == name:
+            return policy
+    known = " or ".join(f'"{policy}"' for policy in Policy)
+    missing = "needs a policy" if name is None else f"has no policy {name!r}"
+    raise DeviceError(f"the Neuron driver {missing}: give {known}")
 
 
 def parse(entry: dict[str, Any], machine: dict[str, Any]) -> NeuronPreset:
     """One [[neuron]] of a machine's table. Raises DeviceError for what cannot be, KeyError for what lacks."""
+    find_policy(machine.get("policy"))
     for key, value in entry.items():
         _check(key, value)
     return NeuronPreset(
