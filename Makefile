@@ -6,21 +6,22 @@ BIN := $(VENV)/bin
 # Hundreds of tests start a Python of their own: each would compile all of ours anew
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-bounds test-portable test-vm test-fuzz conformance lint bench clean
+.PHONY: help demo test test-bounds test-portable test-vm test-fuzz test-fuzz-served conformance lint bench clean
 
 # What the fuzzer damages when the kernels check their array indices
 BOUNDED := conv_3x3_int8 depthwise_3x3_int8 add_different_scales_int8 avg_pool_3_same_int8 dense_int16 \
            attention_int8 conv_3x3_uint8 gru_int16 bilinear_x2_int8 dscnn_int8
 
 help:
-	@echo "make demo           set up and recognise handwritten digits on a virtual Ethos-U65-256"
-	@echo "make test           set up and run every check (ruff, mypy, import contracts, pytest)"
-	@echo "make test-bounds    damaged streams, with array bounds checked in the compiled kernels (minutes)"
-	@echo "make test-portable  the kernels for CPUs without AVX512-VNNI, against the oracles"
-	@echo "make test-vm        a stock Debian kernel in QEMU 11 drives a virtual PCI device (downloads 90 MB once)"
-	@echo "make test-fuzz      a million random ioctls on the accel core, in process (minutes)"
-	@echo "make conformance    the kernel's own tests of the accel core (downloads 31 MB once); writes docs/conformance.md"
-	@echo "make bench          the benchmarks against LiteRT, printed as a table"
+	@echo "make demo              set up and recognise handwritten digits on a virtual Ethos-U65-256"
+	@echo "make test              set up and run every check (ruff, mypy, import contracts, pytest)"
+	@echo "make test-bounds       damaged streams, with array bounds checked in the compiled kernels (minutes)"
+	@echo "make test-portable     the kernels for CPUs without AVX512-VNNI, against the oracles"
+	@echo "make test-vm           a stock Debian kernel in QEMU 11 drives a virtual PCI device (downloads 90 MB once)"
+	@echo "make test-fuzz         a million random ioctls on the accel core, in process (minutes)"
+	@echo "make test-fuzz-served  the same through npubox exec, by programs in C, and 100 000 on an Ethos-U (minutes)"
+	@echo "make conformance       the kernel's own tests of the accel core (downloads 31 MB once); writes docs/conformance.md"
+	@echo "make bench             the benchmarks against LiteRT, printed as a table"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "npubox needs Python 3.11 or newer; name one with make PYTHON=python3.11")'
@@ -51,6 +52,10 @@ test-vm: $(VENV)/.installed
 
 test-fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.core.fuzz --calls 1000000
+
+test-fuzz-served: $(VENV)/.installed
+	$(BIN)/python -m tests.serve.million --machine refaccel --calls 1000000
+	$(BIN)/python -m tests.serve.million --machine imx93 --calls 100000
 
 conformance: $(VENV)/.installed
 	$(BIN)/python -m tests.conformance --write

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections import OrderedDict
 from time import monotonic_ns
 
@@ -22,7 +23,9 @@ from npubox.serve.listener import Call, Listener
 
 LARGEST_COPY = 1 << 28  # bytes in one copy; the kernel's own allocations refuse more than 2 GiB
 KEPT_TASKS = 128
+STATUS_SIZE = 4096  # bytes; /proc/TID/status is shorter
 JUST_BEFORE = 1_000_000  # ns
+_SIGNALS = re.compile(rb"^SigPnd:\t(\w+)\nShdPnd:\t(\w+)\nSigBlk:\t(\w+)$", re.MULTILINE)
 _window = libc.Window()
 
 
@@ -149,14 +152,16 @@ def interrupting_signal(tid: int) -> int | None:
     thread is sure to take may cause it; EINTR is the answer for one that another thread may take.
     """
     try:
-        with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
-            fields = dict(line.split(":", 1) for line in status if ":" in line)
-        own, shared, blocked = (int(fields[name], 16) for name in ("SigPnd", "ShdPnd", "SigBlk"))
-    except (OSError, KeyError, ValueError):
-        return None
-    if own & ~blocked or (shared & ~blocked and int(fields["Tgid"]) == tid):
-        return ERESTARTSYS
-    return errno.EINTR if shared & ~blocked else None
+        with open(f"/proc/{tid}/status", "rb", buffering=0) as status:
+            found = _SIGNALS.search(status.read(STATUS_SIZE))
+        own, shared, blocked = (int(mask, 16) for mask in found.groups()) if found else (0, 0, 0)
+        if own & ~blocked:
+            return ERESTARTSYS
+        if shared & ~blocked:
+            return ERESTARTSYS if int(status_field(tid, "Tgid")) == tid else errno.EINTR
+    except OSError:
+        pass
+    return None
 
 
 ERESTARTSYS = 512

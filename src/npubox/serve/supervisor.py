@@ -25,8 +25,9 @@ from npubox.serve.listener import Call, Listener
 
 _log = logging.getLogger(__name__)
 
-SIGNAL_INTERVAL = 0.005  # seconds between two looks at whom a signal should wake
-LOOK_COST = 0.0002  # seconds of looking that one waiting call may cost each interval
+# ns between two looks at whether a signal should end a call that waits, for nothing tells of it: an eighth
+# of how long it has waited so far, within these bounds, and more where many wait.
+SOONEST_LOOK, LATEST_LOOK, LOOK_EACH = 5_000_000, 320_000_000, 200_000
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,22 @@ class Observer(Protocol):
         """The last reference to an open file is gone."""
 
 
+@dataclass
+class _Waiting:
+    """A call that was kept aside at `since`, and is looked at again at `look` (CLOCK_MONOTONIC, ns)."""
+
+    call: Call
+    pending: Pending
+    again: bool
+    since: int
+    look: int
+
+    @property
+    def due(self) -> int:
+        deadline = self.pending.deadline
+        return self.look if deadline is None else min(self.look, deadline)
+
+
 class Supervisor:
     """`others` are descriptors of somebody else's, each with what to do when it is readable; once that
     returns False, the descriptor is watched no more."""
@@ -85,10 +102,10 @@ class Supervisor:
         self._observer: Observer | None = None
         self._handlers: Handlers | None = None
         self._table: dict[int, Handler] = {}
-        self._waiting: dict[int, tuple[Call, Pending, bool]] = {}
+        self._waiting: dict[int, _Waiting] = {}
+        self._due = 0
         self._done: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._next_look = 0.0
         # poll, not epoll: epoll drops the kernel's hint to wake us on the caller's own CPU, and waking
         # another one costs more than everything else about a call.
         self._poll = select.poll()
@@ -160,7 +177,9 @@ class Supervisor:
 
     def keep(self, call: Call, pending: Pending, again: bool = False) -> None:
         """Answer the call when `pending` is over, or handle it `again`."""
-        self._waiting[call.id] = (call, pending, again)
+        now = time.monotonic_ns()
+        waiting = self._waiting[call.id] = _Waiting(call, pending, again, now, self._next_look(now, now))
+        self._due = min(self._due, waiting.due)
         pending.on_done(lambda: self.post(lambda: self._conclude(call.id)))
 
     def retry(self, call: Call) -> None:
@@ -232,7 +251,7 @@ class Supervisor:
     def _conclude(self, id_: int) -> None:
         waiting = self._waiting.pop(id_, None)
         if waiting is not None:
-            self._finish_pending(*waiting)
+            self._finish_pending(waiting.call, waiting.pending, waiting.again)
 
     def _finish_pending(self, call: Call, pending: Pending, again: bool) -> None:
         try:
@@ -249,26 +268,35 @@ class Supervisor:
 
     def _timeout(self) -> float:
         """Milliseconds until one of the waiting calls must be looked after."""
-        now = time.monotonic()
-        left = self._next_look - now
-        for _, pending, _ in self._waiting.values():
-            if pending.deadline is not None:
-                left = min(left, pending.deadline / 1e9 - now)
-        return max(left, 0) * 1000
+        return max(self._due - time.monotonic_ns(), 0) / 1e6
 
     def _look_after_waiting(self) -> None:
         now = time.monotonic_ns()
-        for _, pending, _ in list(self._waiting.values()):
-            if pending.deadline is not None and pending.deadline <= now:
-                pending.expire()
-        if now < self._next_look * 1e9:
+        if now < self._due:
             return
-        self._next_look = now / 1e9 + max(SIGNAL_INTERVAL, LOOK_COST * len(self._waiting))
-        for call, pending, _ in list(self._waiting.values()):
-            if not self._listener.alive(call.id):
-                pending.cancel()
-            elif (error := interrupting_signal(call.tid)) is not None and self._listener.alive(call.id):
-                pending.cancel(error)
+        for waiting in list(self._waiting.values()):
+            deadline = waiting.pending.deadline
+            if deadline is not None and deadline <= now:
+                waiting.pending.expire()
+            elif waiting.look <= now:
+                self._look_for_signals(waiting)
+                waiting.look = self._next_look(now, waiting.since)
+        self._due = min(waiting.due for waiting in self._waiting.values())
+
+    def _look_for_signals(self, waiting: _Waiting) -> None:
+        call = waiting.call
+        if not self._listener.alive(call.id):
+            waiting.pending.cancel()
+        elif (error := interrupting_signal(call.tid)) is not None and self._listener.alive(call.id):
+            waiting.pending.cancel(error)
+
+    def _next_look(self, now: int, since: int) -> int:
+        """Times of a common grid, so that one awakening serves many calls."""
+        least = max(min((now - since) // 8, LATEST_LOOK), LOOK_EACH * len(self._waiting))
+        interval = SOONEST_LOOK
+        while interval < least:
+            interval *= 2
+        return (now // interval + 1) * interval
 
     def _note_closed(self) -> None:
         if self._handlers is not None:
@@ -282,8 +310,8 @@ class Supervisor:
 
     def _finish(self) -> None:
         """The programs are gone: what they still wait for is given up, what they held is released."""
-        for _, pending, _ in list(self._waiting.values()):
-            pending.cancel()
+        for waiting in list(self._waiting.values()):
+            waiting.pending.cancel()
         self._waiting.clear()
         self._note_closed()
         os.close(self._wake)
