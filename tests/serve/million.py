@@ -184,7 +184,7 @@ class Outcome:
 
 
 def run(client: Path, machine: str, seed: int, *parts: int) -> Outcome:
-    """`client` is fuzz.c compiled; so many calls in each part. RuntimeError where it did not get through them."""
+    """So many calls in each part by `client`, compiled fuzz.c. RuntimeError where it did not make them."""
     with tempfile.TemporaryDirectory() as directory:
         report, declared = Path(directory) / "report", Path(directory) / "table"
         declared.write_text(table(machine), "ascii")
