@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+
+PATIENCE = 10
+"""Seconds: only a test that fails waits so long."""
 
 
 def children(parent: int) -> list[int]:
@@ -34,3 +38,12 @@ def command(pid: int) -> bytes:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b""
+
+
+def wait_gone(*pids: int, reaped: bool = True) -> None:
+    """Fails for processes that stay; `reaped`: a zombie is still one."""
+    gone = "" if reaped else "Z"
+    deadline = time.monotonic() + PATIENCE
+    while left := [pid for pid in pids if state(pid) not in ("", gone)]:
+        assert time.monotonic() < deadline, f"left: {left}"
+        time.sleep(0.01)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from npubox.serve.workspace import PREFIX, YOUNG
-from tests.processes import children
+from tests.processes import children, wait_gone
 from tests.serve.conftest import CLIENTS, START, TIMEOUT, environment, npubox_exec, run
 from tests.serve.jobs import digits
 
@@ -52,20 +52,6 @@ def directories(pid: int) -> list[Path]:
     """The directories of the launch that this supervisor holds."""
     links = [Path(os.readlink(entry)) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     return [link for link in links if link.name.startswith(PREFIX)]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    while left := [pid for pid in pids if alive(pid)]:
-        assert time.monotonic() < deadline, f"left: {left}"
-        time.sleep(0.01)
 
 
 @contextmanager
@@ -106,7 +92,7 @@ def test_an_error_at_once(tmp_path: Path, mode: str, victim: str, tier: tuple[st
         if mode == "wait":
             os.kill(device, signal.SIGSTOP)  # so that the job does not end
         assert killed_under(process, supervisor if victim == "supervisor" else device) == ENDS[mode, victim]
-        wait_gone(everybody)
+        wait_gone(*everybody, reaped=False)
     if victim == "supervisor":
         sweep(held)
     assert not [path for path in held if path.exists()]
@@ -171,7 +157,7 @@ def test_an_error_at_once_from_a_machine_that_is_served(tmp_path: Path, mode: st
         assert found == (SERVED_ENDS.get((mode, victim)) or ENDS[mode, "device"])
         with suppress(ProcessLookupError):
             os.kill(device, signal.SIGCONT)
-        wait_gone(everybody)
+        wait_gone(*everybody, reaped=False)
 
 
 def test_a_served_machine_loses_nothing_to_a_dead_supervisor(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import children
+from tests.processes import children, wait_gone
 from tests.serve.conftest import Compile, environment, npubox_exec, run
 
 OPEN = "import fcntl, os, sys; fd = os.open('/dev/accel/accel0', os.O_RDWR); "
@@ -42,13 +42,6 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.kill()
         process.communicate()
-
-
-def wait_gone(pid: int) -> None:
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{pid}").exists():
-        assert time.monotonic() < deadline, f"process {pid} is left"
-        time.sleep(0.01)
 
 
 def test_exit_code_and_stdio() -> None:

@@ -8,7 +8,6 @@ import errno
 import itertools
 import select
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,8 +17,8 @@ from npubox.drivers.misc.ethosu.drv import EthosuDevice
 from npubox.drivers.misc.ethosu.watchdog import MS, Timeouts
 from npubox.hw.ethosu import core_interface as core
 from npubox.uapi import ethosu_linux as uapi
-from tests.drivers.fake_subsystem import FakeSubsystem, Program, plugged
-from tests.drivers.test_ethosu_linux import Plugged, buffer, errno_of, infer, network, pages, status
+from tests.drivers.ethosu_linux.calls import Plugged, buffer, errno_of, infer, network, pages, status
+from tests.drivers.ethosu_linux.fake_subsystem import FakeSubsystem, Program, plugged
 
 INFERENCE = core.MessageType.INFERENCE_REQ
 PING = core.MessageType.PING
@@ -29,26 +28,6 @@ RUNNING, OK, ERROR, ABORTED = (
     uapi.Status.ERROR,
     uapi.Status.ABORTED,
 )
-
-
-@pytest.fixture
-def subsystem() -> Iterator[Plugged]:
-    with plugged() as made:
-        yield made
-        assert made[1].objects == 0, "something was not freed"
-        assert not made[0].dma.mapped
-
-
-@pytest.fixture
-def program(subsystem: Plugged) -> Iterator[Program]:
-    made = Program(subsystem[1])
-    yield made
-    made.exit()
-
-
-@pytest.fixture
-def port(subsystem: Plugged) -> FakeSubsystem:
-    return subsystem[0]
 
 
 def start(program: Program, content: bytes = b"1234") -> tuple[int, int]:
