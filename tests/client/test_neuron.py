@@ -15,6 +15,9 @@ from npubox.bus.virtual import AddressSpace
 from npubox.hw.neuron import descriptors
 from npubox.hw.neuron.address import Window, through
 from npubox.neuron import ErrorCode, NotificationType
+from npubox.uapi import neuron as uapi
+from npubox.uapi import neuron_structs as structs
+from npubox.uapi.neuron import EngineState
 
 MIB = 1 << 20
 
@@ -121,10 +124,27 @@ def test_notifications_of_events_and_errors(device: neuron.Device) -> None:
         ring.start()
         (entry,) = errors.wait()
         assert (entry.error, entry.queue) == (ErrorCode.ADDRESS, (3, 7))
-        with pytest.raises(npubox.WaitTimeout, match="queue 7 of engine 3"):
-            ring.wait(timeout=0.01)
+        with pytest.raises(
+            npubox.DeviceError, match="engine 3 queue 7 stopped: ADDRESS: DMA read of 64 bytes"
+        ):
+            ring.wait()
+    with device.allocate(64) as memory, device.ring(3, 7) as ring:
+        ring.copy(memory, memory, 64)  # a new ring resets the queue
     events.close()
     errors.close()
+
+
+def test_a_ring_that_takes_long(device: neuron.Device) -> None:
+    def switch(state: EngineState) -> None:
+        device.node.call(uapi.DMA_ENG_SET_STATE, structs.DmaEngSetState(eng_id=6, state=state))
+
+    with device.allocate(64) as memory, device.ring(6, 1) as ring:
+        ring.push(memory.address, memory.address, 64)
+        switch(EngineState.DISABLE)
+        with pytest.raises(npubox.WaitTimeout, match="engine 6 queue 1 is not done after"):
+            ring.wait(timeout=0.01)
+        switch(EngineState.NORMAL)
+        ring.wait()
 
 
 def test_semaphore_by_register_and_by_dma(device: neuron.Device) -> None:

@@ -166,6 +166,10 @@ class Machine:
         uevent.subscribe(watcher)
         self._watchers.append(watcher)
 
+    def watch_faults(self, watcher: FaultWatcher) -> None:
+        """Have `watcher` told why parts of a device stop: part of the control channel."""
+        self._parts.watch_faults(watcher)
+
     # What a machine with one NPU is used by
 
     @property

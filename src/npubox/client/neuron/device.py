@@ -218,8 +218,13 @@ class Devices:
         paths = [node.path for node in self.machine.nodes if node.path.startswith(NODES)]
         if not paths:
             raise DeviceError(f"machine {name} has no NeuronDevice; use one such as inf1.xlarge")
-        for path in paths:
-            self._devices.append(Device(NeuronNode(path, self.machine.open_node(path, os.O_RDWR))))
+        nodes = {path: NeuronNode(path, self.machine.open_node(path, os.O_RDWR)) for path in paths}
+        self._devices += map(Device, nodes.values())
+
+        def note(path: str, queue: str, reason: str) -> None:
+            nodes[path].stopped[queue] = reason
+
+        self.machine.watch_faults(note)
 
 
 def _number(path: str) -> int:

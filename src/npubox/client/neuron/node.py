@@ -17,11 +17,13 @@ RW = mmap.PROT_READ | mmap.PROT_WRITE
 
 
 class NeuronNode:
-    """One open node. `name` is for messages."""
+    """One open node. `name` is for messages; `stopped` tells of queues, by name, why the virtual chip stopped
+    them: a real one does not say."""
 
     def __init__(self, name: str, file: NodeFile) -> None:
         self.name = name
         self._file = file
+        self.stopped: dict[str, str] = {}
 
     def call(self, ioctl: Ioctl[Any], args: ctypes.Structure | None = None) -> int:
         """One ioctl; its value. Raises DeviceError with the call's name and the kernel's reason."""

@@ -34,6 +34,7 @@ class DmaRing:
             raise InputError(f"{node.name}: a ring of {length} descriptors; give a power of two, 32 or more")
         self.engine, self.queue, self.length = engine, queue, length
         self._node = node
+        self._name = f"DMA engine {engine} queue {queue}"
         size = length * descriptors.SIZE
         self._memories = [_host_memory(node, size), _host_memory(node, size), _host_memory(node, 8)]
         tx, rx, self._word = self._memories
@@ -53,6 +54,7 @@ class DmaRing:
         )
         try:
             node.call(uapi.DMA_QUEUE_INIT, args)
+            node.stopped.pop(self._name, None)
         except BaseException:
             self.close()
             raise
@@ -90,16 +92,23 @@ class DmaRing:
         self._node.call(uapi.DMA_QUEUE_COPY_START, args)
 
     def wait(self, timeout: float = 10.0) -> None:
-        """Return when all that was started is done. Raises WaitTimeout; an ERROR notification says why."""
+        """Return when all that was started is done.
+
+        Raises WaitTimeout; DeviceError if the queue stopped, where that can be known: a virtual chip tells,
+        of a real one an ERROR notification does.
+        """
         self.push(self._word.address, self._word.address + 4, 4)
         self._marks[:] = (MARKED, 0)
         self.start()
         deadline = time.monotonic() + timeout
         while self._marks[1] != MARKED:
+            if self._name in self._node.stopped:
+                reason = self._node.stopped[self._name]
+                raise DeviceError(f"{self._node.name}: {self._name} stopped: {reason}; a new ring resets it")
             if time.monotonic() >= deadline:
                 raise WaitTimeout(
-                    f"{self._node.name}: queue {self.queue} of engine {self.engine} is not done after"
-                    f" {timeout} s; its core's ERROR notifications say why a queue stopped"
+                    f"{self._node.name}: {self._name} is not done after {timeout} s; its core's ERROR"
+                    " notifications say why a queue stopped"
                 )
             time.sleep(PAUSE)
         args = structs.DmaAckCompleted(eng_id=self.engine, qid=self.queue, count=self._unfinished)
