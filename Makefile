@@ -17,7 +17,7 @@ help:
 	@echo "make test              set up and run every check (ruff, mypy, import contracts, pytest)"
 	@echo "make test-bounds       damaged streams, with array bounds checked in the compiled kernels (minutes)"
 	@echo "make test-portable     the kernels for CPUs without AVX512-VNNI, against the oracles"
-	@echo "make test-vm           a stock Debian kernel in QEMU 11 drives a virtual PCI device (downloads 90 MB once)"
+	@echo "make test-vm           stock Debian kernels in QEMU 11: a virtual PCI device; programs of aarch64 (downloads 250 MB once)"
 	@echo "make test-fuzz         a million random ioctls on the accel core, in process (minutes)"
 	@echo "make test-fuzz-served  the same through npubox exec, by programs in C, and 100 000 on an Ethos-U (minutes)"
 	@echo "make conformance       the kernel's own tests of the accel core (downloads 31 MB once); writes docs/conformance.md"

@@ -33,6 +33,7 @@ def unpacked(
     packages: Sequence[str],
     *,
     wanted: Callable[[Path], bool] = lambda archive: True,
+    architecture: str = "amd64",
 ) -> Path:
     """The directory with the packages and all that they depend on, as far as `wanted`, downloaded unless that
     was done before; `versions` beside it lists their files. The last of `suites` is preferred.
@@ -46,7 +47,7 @@ def unpacked(
     if not complete.exists():
         shutil.rmtree(cache, ignore_errors=True)
         root.mkdir(parents=True)
-        archives = _download(cache / "apt", suites, packages)
+        archives = _download(cache / "apt", suites, packages, architecture)
         for archive in filter(wanted, archives):
             _run(["dpkg-deb", "-x", str(archive), str(root)])
         (cache / "versions").write_text("".join(f"{archive.stem}\n" for archive in archives))
@@ -73,7 +74,7 @@ def through_loader(root: Path, program: Path) -> list[str]:
     ]
 
 
-def _download(apt: Path, suites: Sequence[str], packages: Sequence[str]) -> list[Path]:
+def _download(apt: Path, suites: Sequence[str], packages: Sequence[str], architecture: str) -> list[Path]:
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise Unavailable(f"there is no {tool}")
@@ -91,6 +92,8 @@ def _download(apt: Path, suites: Sequence[str], packages: Sequence[str]) -> list
         "Dir::Cache": apt,
         "Dir::Etc::sourcelist": apt / "sources.list",
         "Dir::Etc::sourceparts": "-",
+        "APT::Architecture": architecture,
+        "APT::Architectures::": architecture,
         "APT::Sandbox::User": "root",
         "Acquire::Languages": "none",
         "Acquire::http::Timeout": NETWORK_PATIENCE,

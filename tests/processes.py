@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What /proc says of processes."""
+"""What /proc says of processes; how ours becomes another user's."""
 
 from __future__ import annotations
 
+import codecs
+import ctypes
+import os
 import time
 from pathlib import Path
 
+NOBODY = 65534
+PR_SET_DUMPABLE = 4
 PATIENCE = 10
 """Seconds: only a test that fails waits so long."""
 
@@ -47,3 +52,12 @@ def wait_gone(*pids: int, reaped: bool = True) -> None:
     while left := [pid for pid in pids if state(pid) not in ("", gone)]:
         assert time.monotonic() < deadline, f"left: {left}"
         time.sleep(0.01)
+
+
+def become_nobody() -> None:
+    for encoding in ("ascii", "utf-8"):
+        codecs.lookup(encoding)  # nobody may not be able to read Python's own files
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # or our own /proc files would be root's

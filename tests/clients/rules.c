@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -59,7 +60,7 @@ int main(int argc, char **argv) {
     say("unknown core", ioctl(fd, IOWR(0xf0, 16), cap));
     say("unknown driver", ioctl(fd, IOWR(0x9f, 16), cap));
     cap[0] = 5;
-    say("sign-extended", syscall(16, fd, (long)(int)GET_CAP, cap));
+    say("sign-extended", syscall(SYS_ioctl, fd, (long)(int)GET_CAP, cap));
     say("other type", ioctl(fd, 0x6500, cap));
     say("size 0", ioctl(fd, 0x640c, cap));
     int count;

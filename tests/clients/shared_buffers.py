@@ -88,6 +88,8 @@ def storm() -> None:
         hits += 1
 
     signal.signal(signal.SIGALRM, hit)
+    # Without SA_RESTART, a call that a signal meets before the supervisor has received it ends with EINTR.
+    signal.siginterrupt(signal.SIGALRM, False)
     node = os.open(NODE, os.O_RDWR)
     right = []
 

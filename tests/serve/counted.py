@@ -21,7 +21,7 @@ from npubox.machines.refaccel_part import RefAccelPart
 from npubox.serve.execute import Request, execute
 from npubox.serve.launch import Wish
 from npubox.serve.preset import PresetMachine
-from tests.serve.refmachine import become_nobody
+from tests.processes import become_nobody
 
 PATIENCE = 10.0
 LATE = ("npubox.machines.machine", "npubox.machines.sw_sync_part")

@@ -8,8 +8,6 @@ when the last program is gone.
 
 from __future__ import annotations
 
-import codecs
-import ctypes
 import json
 import os
 import sys
@@ -30,9 +28,8 @@ from npubox.serve.execute import Request, execute
 from npubox.serve.launch import Wish
 from npubox.uapi.ioctl import iowr
 from tests.core.refaccel import RefAccel, Word
+from tests.processes import become_nobody
 
-NOBODY = 65534
-PR_SET_DUMPABLE = 4
 WAIT = iowr("REFACCEL_WAIT", "d", 0x45, Word)
 SIGNAL = iowr("REFACCEL_SIGNAL", "d", 0x46, Word)
 CRASH = iowr("REFACCEL_CRASH", "d", 0x47, Word)
@@ -94,15 +91,6 @@ class RefMachine:
         whole = self._report.with_suffix(".part")
         whole.write_text(json.dumps(left))
         whole.rename(self._report)
-
-
-def become_nobody() -> None:
-    for encoding in ("ascii", "utf-8"):
-        codecs.lookup(encoding)  # nobody may not be able to read Python's own files
-    os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)  # or our own /proc files would be root's
 
 
 def main(arguments: list[str]) -> int:

@@ -71,7 +71,9 @@ class NodeHandlers:
         self._open_files = OpenFiles(
             supervisor.watch, lambda served: supervisor.note_released(served.path, served.file.client_id)
         )
-        self._injector = Injector(listener, lambda call: supervisor.post(lambda: supervisor.retry(call)))
+        self._injector = Injector(
+            listener, arch, lambda call: supervisor.post(lambda: supervisor.retry(call))
+        )
         self._early: list[Call] = []
 
     @property

@@ -15,30 +15,30 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from npubox.serve import linux, ptrace
 from npubox.serve.caller import CallerGone, status_field
 from npubox.serve.listener import Call, Listener
 from npubox.serve.ptrace import Registers
-from npubox.serve.syscalls import X86_64
+from npubox.serve.syscalls import Arch
 
-SYSCALL_SIZE = 2  # bytes of the `syscall` instruction
 PATIENCE = 10.0  # seconds for a thread that the host may be slow to run
 INTERVAL = 20e-6  # seconds between two looks at a thread that is about to stop
-NO_CALL = (1 << 64) - 1
-RESTARTS = frozenset(NO_CALL - error + 1 for error in (512, 513, 514, 516))
+RESTARTS = frozenset((1 << 64) - error for error in (512, 513, 514, 516))
 """What the kernel returns inside of itself for a call that a signal has interrupted (ERESTARTSYS and its
 kin)."""
-_MMAP, _CLOSE = X86_64.numbers["mmap"], X86_64.numbers["close"]
+
+_SystemCall = tuple[int, Mapping[int, int]]
 
 
 class Injector:
     """`later` takes the calls of other threads that arrive meanwhile, to be handled when the mapping is
     made."""
 
-    def __init__(self, listener: Listener, later: Callable[[Call], None]) -> None:
+    def __init__(self, listener: Listener, arch: Arch, later: Callable[[Call], None]) -> None:
         self._listener = listener
+        self._mmap, self._close = arch.numbers["mmap"], arch.numbers["close"]
         self._later = later
         self._poll = select.poll()
         self._poll.register(listener.fd, select.POLLIN)
@@ -47,8 +47,6 @@ class Injector:
         """Answer an mmap call with a mapping of our `fd` at `offset` in its place, with the caller's address,
         length and flags. OSError ENOMEM where the thread cannot be stopped, as it is traced already;
         EMFILE."""
-        if not ptrace.SUPPORTED:
-            raise OSError(errno.ENODEV, "mappings are injected on x86-64 only")
         try:
             ptrace.request(ptrace.SEIZE, call.tid, ptrace.O_TRACESYSGOOD)
         except OSError as error:
@@ -65,7 +63,8 @@ class Injector:
         ptrace.request(ptrace.INTERRUPT, call.tid)
         if number is None or not self._listener.answer(call.id, 0):
             raise CallerGone
-        thread.make_mapping(number, prot, offset)
+        mapping = dict(enumerate(call.args)) | {2: prot, 4: number, 5: offset}
+        thread.call((self._mmap, mapping), (self._close, {0: number}))
 
     def _wait(self, tid: int) -> int:
         """The next stop of the thread, as its wait status, while its own calls pass and others' are put
@@ -100,14 +99,16 @@ class _Stopped:
         self._wait = wait
         self._signals: list[int] = []
 
-    def make_mapping(self, fd: int, prot: int, offset: int) -> None:
-        """The thread is about to return from its mmap call: make it one of `fd` at `offset`."""
+    def call(self, wanted: _SystemCall, *then: _SystemCall) -> None:
+        """The thread is about to return from a system call: it makes others, each a number with arguments,
+        and returns with the result of the first."""
         try:
             self._until_stopped()
             saved = ptrace.get_registers(self._tid)
-            result = self._call(saved, _MMAP, rdx=prot, r8=fd, r9=offset)
-            self._call(saved, _CLOSE, rdi=fd)
-            saved.rax, saved.orig_rax = result, NO_CALL
+            result = self._call(saved, wanted)
+            for other in then:
+                self._call(saved, other)
+            saved.returned(result)
             ptrace.set_registers(self._tid, saved)
         except ProcessLookupError:
             raise CallerGone from None
@@ -121,26 +122,23 @@ class _Stopped:
         finally:
             self._let_go()
 
-    def _call(self, saved: Registers, number: int, **arguments: int) -> int:
+    def _call(self, saved: Registers, wanted: _SystemCall) -> int:
         """One system call of the thread's, by the instruction that it has just passed; what it returned. A
         signal may send it round again, as it would by itself."""
-        while (result := self._call_once(saved, number, **arguments)) in RESTARTS:
+        while (result := self._call_once(saved, wanted)) in RESTARTS:
             pass
         return result
 
-    def _call_once(self, saved: Registers, number: int, **arguments: int) -> int:
+    def _call_once(self, saved: Registers, wanted: _SystemCall) -> int:
         registers = copy.copy(saved)
-        registers.rip -= SYSCALL_SIZE
-        registers.rax, registers.orig_rax = number, NO_CALL
-        for name, value in arguments.items():
-            setattr(registers, name, value)
+        registers.again(*wanted)
         ptrace.set_registers(self._tid, registers)
         for _ in ("entry", "exit"):
             ptrace.request(ptrace.SYSCALL, self._tid)
             while os.WSTOPSIG(status := self._stop()) != ptrace.SYSCALL_STOP:
                 self._remember(status)
                 ptrace.request(ptrace.SYSCALL, self._tid)
-        return int(ptrace.get_registers(self._tid).rax)
+        return ptrace.get_registers(self._tid).result
 
     def _until_stopped(self) -> None:
         self._remember(self._stop())
