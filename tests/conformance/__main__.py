@@ -80,7 +80,7 @@ def _circumstances(found: Referees) -> str:
     return (
         f"Packages: {versions}; IGT calls itself {referees.igt_version(found)}. Host: {host}.\nRun as {who}, "
         f"{ROUNDS} rounds one after the other, at ordinary priority, while another process computes;\n"
-        f"the host's load was {os.getloadavg()[1]:.0f}."
+        f"the host's load over the last minute was {os.getloadavg()[0]:.0f}, that process counted."
     )
 
 

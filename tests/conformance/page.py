@@ -36,7 +36,7 @@ Programs of IGT that are not run:
 
 Conformance is run with `--notify-all`, under which every call on every file is looked at. It is opt-in;
 this is what it costs programs that touch no node (medians, the rounds interleaved, the start of the launch
-included, at the host's load named above; `true` shows mostly that an option loads the whole of the command
+included, without the computing process; `true` shows mostly that an option loads the whole of the command
 line):
 
 {costs}
