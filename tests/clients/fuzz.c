@@ -242,13 +242,18 @@ static void *work(void *seed) {
     return NULL;
 }
 
+static int open_files(void) {
+    int count = 0;
+    for (int fd = 0; fd < 1024; fd++) count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
 static void live(uint64_t seed) {
     pthread_t other;
     state = seed;
     memset(pool, -1, sizeof pool);
+    int before = open_files();
     event = eventfd(0, EFD_NONBLOCK);
-    int before = dup(event);
-    close(before);
     for (int i = 0; i < 2; i++) put(NODE, open(node_path, O_RDWR)), put(SW_SYNC, open("/dev/sw_sync", O_RDWR));
     put(NODE, dup(shared_node));
     if (pthread_create(&other, NULL, work, (void *)(seed * 3 + 1))) die("pthread_create");
@@ -256,8 +261,8 @@ static void live(uint64_t seed) {
     pthread_join(other, NULL);
     for (int class = 0; class < CLASSES; class++)
         for (int i = 0; i < POOL; i++) if (pool[class][i] >= 0) close(pool[class][i]);
-    for (int fd = before; fd < 1024; fd++) 
-        if (fd != shared_node && fcntl(fd, F_GETFD) >= 0) atomic_fetch_add(&shared->leaked, 1);
+    close(event);
+    atomic_fetch_add(&shared->leaked, open_files() - before);
     exit(0);
 }
 
