@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// 64 threads in waits on sync objects of the reference driver: syncobj_waits points|deadlines|kill|idle
+// 64 threads in waits on sync objects of the reference driver: syncobj_waits points|deadlines|kill|idle|long
 // [eintr|restart]. Prints "lost 0 early 0", what else went wrong, and how often a signal interrupted a wait.
 // A wait that is stuck ends with SIGALRM.
 #define _GNU_SOURCE
@@ -146,6 +146,17 @@ static void killed(void) {
     }
 }
 
+// A wait of seconds, which nobody looks after often, ends soon after a signal.
+static void long_wait(void) {
+    struct sigaction action = {.sa_handler = hit};
+    struct waiting args = {(uintptr_t)&shared, for_long(), 1, FOR_SUBMIT, 0, 0, 0};
+    int64_t end = now() + 2000 * MS;
+    sigaction(SIGALRM, &action, NULL), alarm(2);
+    expect(EINTR, ioctl(fd, WAIT, &args) ? errno : 0);
+    early = now() < end;
+    printf("prompt: %d\n", now() < end + 1000 * MS);
+}
+
 int main(int argc, char **argv) {
     alarm(PATIENCE);
     fd = open("/dev/accel/accel0", O_RDWR | O_CLOEXEC);
@@ -158,6 +169,7 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[1], "points")) start(points), finish(signals);
     else if (!strcmp(argv[1], "deadlines")) start(deadlines), finish(signals);
     else if (!strcmp(argv[1], "kill")) killed();
+    else if (!strcmp(argv[1], "long")) long_wait();
     else if (!strcmp(argv[1], "idle")) {
         start(common);
         usleep(500000), printf("idle\n"), fflush(stdout), getchar();

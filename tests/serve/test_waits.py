@@ -68,6 +68,11 @@ def test_killed_processes_leave_the_others_alone(compiled: Compile, tmp_path: Pa
     assert run(tmp_path / "report", compiled("syncobj_waits"), "kill") == "lost 0 early 0\n"
 
 
+def test_a_signal_ends_a_long_wait(compiled: Compile, tmp_path: Path) -> None:
+    output = run(tmp_path / "report", compiled("syncobj_waits"), "long")
+    assert output == "prompt: 1\nlost 0 early 0\n"
+
+
 def test_idle_waiting_costs_no_cpu(compiled: Compile, tmp_path: Path) -> None:
     """Neither the program, nor the supervisor, which holds the device too, nor what starts them."""
     report = tmp_path / "report"
