@@ -15,7 +15,7 @@ from pathlib import Path
 
 from npubox.core.nodes import NodeInfo
 from npubox.serve import linux
-from npubox.serve.linux import MS_BIND, MS_MOVE, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC
+from npubox.serve.linux import MS_BIND, MS_NOSUID, MS_PRIVATE, MS_RDONLY, MS_REC
 
 NODE_MODE = 0o666
 OVERLAYS = (
@@ -37,7 +37,7 @@ def enter(tree: Path, nodes: Sequence[NodeInfo]) -> None:
         _write("/proc/self/gid_map", f"{group} {group} 1")
     linux.mount("none", "/", None, MS_PRIVATE | MS_REC)
     _mount_overlays(tree)
-    _mount_dev(tree / "dev", nodes)
+    _mount_dev(nodes)
 
 
 def _mount_overlays(tree: Path) -> None:
@@ -52,19 +52,19 @@ def _mount_overlays(tree: Path) -> None:
                 raise
 
 
-def _mount_dev(new: Path, nodes: Sequence[NodeInfo]) -> None:
-    new.mkdir(exist_ok=True)
+def _mount_dev(nodes: Sequence[NodeInfo]) -> None:
+    """A /dev with the nodes and, reached through a descriptor of the covered one, all else that it has."""
+    new, covered = Path("/dev"), os.open("/dev", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     linux.mount("tmpfs", str(new), "tmpfs", MS_NOSUID, "mode=755,size=64k")
     nodes = [node for node in nodes if node.special]
     served = {Path(node.path).relative_to("/dev").parts[0] for node in nodes}
-    for entry in os.scandir("/dev"):
+    for entry in os.scandir(f"/proc/self/fd/{covered}"):
         if entry.name not in served:
             with contextlib.suppress(OSError):  # what the host cannot bind the program does without
                 _bring_over(entry, new / entry.name)
     for node in nodes:
-        _make_node(new / Path(node.path).relative_to("/dev"), node)
-    # Moved and not bound: nothing of the host's may stay below a directory that will be removed.
-    linux.mount(str(new), "/dev", None, MS_MOVE)
+        _make_node(Path(node.path), node)
+    os.close(covered)
 
 
 def _bring_over(entry: os.DirEntry[str], target: Path) -> None:

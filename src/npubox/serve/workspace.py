@@ -71,10 +71,14 @@ def make_directory(parent: str) -> tuple[str, int]:
 
 
 class Tree:
-    """What the launch's programs see below /dev and /sys: a directory that goes with the launch."""
+    """What the launch's programs see below /dev and /sys: a directory that goes with the launch, in memory
+    where that can be: it is made of some fifty files."""
 
     def __init__(self) -> None:
-        directory, self._lock = make_directory(temporary_directory())
+        try:
+            directory, self._lock = make_directory("/dev/shm")
+        except OSError:
+            directory, self._lock = make_directory(temporary_directory())
         self.path = Path(directory)
         self.path.chmod(0o755)
 
