@@ -2,9 +2,9 @@
 """A million random ioctls of programs under a launch: python -m tests.serve.million [--machine NAME].
 
 Made from the declarations in npubox.uapi, on the node and on whatever descriptors the calls give, by
-processes that share descriptors, are interrupted and are killed (tests/clients/fuzz.c). Prints which calls
-reached how deep, and descriptors and resident memory of every process before and after. Exit code 1 where
-something grew or is left.
+processes that share descriptors, are interrupted and are killed (tests/clients/fuzz.c). Prints how many calls
+succeeded, and descriptors and resident memory of every process before and after. Exit code 1 where
+something grew or is left, or where a call never succeeded that can.
 """
 
 from __future__ import annotations
@@ -42,6 +42,12 @@ NODES = {
     "refaccel": (*drm.IOCTLS, *drm_syncobj.IOCTLS, *refaccel.IOCTLS),
     "imx93": (*drm.IOCTLS, *ethosu_accel.IOCTLS),
 }
+NO_SW_SYNC = ("imx93",)
+NEVER = {
+    *(drm.GET_MAGIC.name, drm.SET_CLIENT_CAP.name, drm.SET_MASTER.name, drm.DROP_MASTER.name),
+    *(f"{declared.name}(syncobj)" for declared in FILES[SYNCOBJ]),
+}
+"""What cannot succeed: an accel node has no master nor client capabilities, a sync object's file no ioctl."""
 BY_FLAGS = -2
 GIVES = {
     drm.PRIME_HANDLE_TO_FD: (DMA_BUF, "fd"),
@@ -80,7 +86,8 @@ def table(machine: str) -> str:
     """What fuzz.c reads: the node, a line for each ioctl, numbers without an argument, a command stream."""
     lines = [NODE_PATH]
     lines += [_row(NODE, declared) for declared in NODES[machine]]
-    lines += [_row(kind, declared) for kind, all_ in FILES.items() for declared in all_]
+    absent = (SW_SYNC, SYNCOBJ) if machine in NO_SW_SYNC else ()
+    lines += [_row(kind, declared) for kind, all_ in FILES.items() if kind not in absent for declared in all_]
     others = [number for number, _ in NUMBERS.values()]
     others += [*MODESET_NUMBERS.values(), *UNHANDLED_NUMBERS.values()]
     lines += [f"bare {number:x}" for number in others]
@@ -170,6 +177,12 @@ class Outcome:
     left: dict[str, int]
 
     @property
+    def unreached(self) -> list[str]:
+        """Calls that never succeeded, though they may."""
+        rows = (row.split() for row in self.rows)
+        return [name for name, _, succeeded, *_ in rows if succeeded == "0" and name not in NEVER]
+
+    @property
     def grown(self) -> list[str]:
         """What is more after the last part than after the first, in words."""
         first, last = self.phases[0], self.phases[-1]
@@ -249,7 +262,9 @@ def main() -> int:
         print(f"{name:12}{' -> '.join(counts)}")
     print("when the programs were gone:", json.dumps(outcome.left))
     print("\n".join(f"grown: {what}" for what in outcome.grown) or "nothing grew")
-    return 1 if outcome.grown else 0
+    if outcome.unreached:
+        print("never succeeded:", ", ".join(outcome.unreached))
+    return 1 if outcome.grown or outcome.unreached else 0
 
 
 if __name__ == "__main__":

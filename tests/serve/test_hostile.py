@@ -68,11 +68,9 @@ def test_random_ioctls_answer_as_in_process(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("machine", ["refaccel", "imx93"])
 def test_random_ioctls_of_many_programs_leave_nothing(compiled: Compile, machine: str) -> None:
     """A million of them: make test-fuzz-served."""
-    outcome = million.run(compiled("fuzz"), machine, 5, 6000, 12000)
+    outcome = million.run(compiled("fuzz"), machine, 5, 6000, 24000)
     assert outcome.grown == []
-    shares = {row.split()[0]: int(row.split()[2]) for row in outcome.rows}
-    deep = {"refaccel": "DRM_IOCTL_SYNCOBJ_TRANSFER", "imx93": "DRM_IOCTL_ETHOSU_SUBMIT"}[machine]
-    assert shares[deep] > 0
+    assert outcome.unreached == []
 
 
 def test_clients_killed_at_random_moments_leave_nothing(compiled: Compile, tmp_path: Path) -> None:
