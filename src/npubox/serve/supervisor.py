@@ -315,3 +315,4 @@ class Supervisor:
         self._waiting.clear()
         self._note_closed()
         os.close(self._wake)
+        self._beside.close()
