@@ -19,6 +19,7 @@ from npubox.bus.port import Prot
 from npubox.bus.remote import RemoteLink, RemotePort
 from npubox.bus.virtual import AddressSpace, DmaFault
 from npubox.bus.wire import Kind, pack
+from tests.core.descriptors import open_descriptors
 
 PAGE = mmap.PAGESIZE
 CMD, ADDRESS, LAST, TIME = 0, 4, 8, 12
@@ -187,6 +188,7 @@ def test_a_dead_device_is_enodev_at_once(rig: Rig, memory: int) -> None:
 
 def test_a_driver_never_waits_for_a_device_that_does_not_listen(memory: int) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    before = open_descriptors()
     link = RemoteLink(ours, lambda _: None)
     port = RemotePort(link)
     start = time.monotonic()
@@ -195,3 +197,7 @@ def test_a_driver_never_waits_for_a_device_that_does_not_listen(memory: int) -> 
         port.dma.map(value * PAGE, memory, 0, PAGE, Prot.READ)
     assert time.monotonic() - start < 5
     theirs.close()
+    while open_descriptors() > before:
+        assert time.monotonic() - start < 10, "descriptors that were never sent stay"
+        time.sleep(0.01)
+    link.close()

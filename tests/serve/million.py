@@ -10,6 +10,7 @@ something grew or is left, or where a call never succeeded that can.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import itertools
 import json
@@ -140,8 +141,10 @@ class Count:
 
 def count(pid: int) -> Count:
     """Without the directories in /proc that a supervisor keeps of its last callers."""
-    links = Path(f"/proc/{pid}/fd").iterdir()
-    descriptors = sum(not os.readlink(link).startswith("/proc/") for link in links)
+    descriptors = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed at this moment
+            descriptors += not os.readlink(link).startswith("/proc/")
     pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
     return Count(descriptors, pages * os.sysconf("SC_PAGE_SIZE"))
 

@@ -9,6 +9,7 @@ device's process dies, `lost` is called once and reads raise OSError ENODEV.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -136,15 +137,16 @@ class RemoteLink:
                 while not self._backlog and not self._gone:
                     self._room.wait()
                 if self._gone:
+                    for _, unsent in self._backlog:
+                        if unsent is not None:
+                            os.close(unsent)
+                    self._backlog.clear()
                     return
                 packet, fd = self._backlog[0]
-            try:
+            with contextlib.suppress(OSError):  # the reader finds out
                 wire.send(self._channel, packet, fd)
-            except OSError:
-                return
-            finally:
-                if fd is not None:
-                    os.close(fd)
+            if fd is not None:
+                os.close(fd)
             with self._guard:
                 self._backlog.popleft()
 

@@ -212,6 +212,7 @@ class _Child:
             self._end(os.waitpid(self._program.pid, 0)[1])
 
     def _end(self, status: int) -> None:
+        self.failed()  # perhaps at the same time; and standard error is ours no longer
         self._ended = True
         _tell(self._front, ended=status)
         os.dup2(0, 2)
