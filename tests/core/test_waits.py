@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import random
 import threading
 import time
@@ -170,6 +171,7 @@ def switches(thread: int) -> tuple[str, ...]:
 
 
 def test_random_calls_leave_nothing() -> None:
+    gc.collect()  # of what other tests left
     descriptors = open_descriptors()
     answers, more, memory = fuzz(5000, 3)
     assert open_descriptors() == descriptors
@@ -179,6 +181,7 @@ def test_random_calls_leave_nothing() -> None:
 
 
 def test_random_calls_of_several_threads_leave_nothing() -> None:
+    gc.collect()
     descriptors, devices = open_descriptors(), two_devices()
     fuzzers = [Fuzzer(seed, devices) for seed in range(6)]
     in_threads(lambda number: fuzzers[number].run(500), len(fuzzers))
