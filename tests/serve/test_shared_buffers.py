@@ -20,7 +20,7 @@ PRINTED = {
     "outlives": "42\n",
     "storm": "100 True True\n",
     "polls": "busy [] 0\npipe True\nepoll []\nfence True\nepoll True\n",
-    "selects": "busy ([], [], [])\npipe True\nfence True\ndone True\n",
+    "selects": "busy ([], [], [])\nhung up ([], [], []) True\npipe True\nfence True\ndone True\n",
     "waits_end": "True True\n",
 }
 

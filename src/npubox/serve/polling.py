@@ -41,7 +41,7 @@ _SELECTED = (
     (_WRITE, _WRITE | select.POLLERR),
     (select.POLLPRI, select.POLLPRI),
 )
-"""Of each set of select(2): what is asked of its files, and what of that sets a bit."""
+"""Of each set of select(2): what only its files are asked for, and what sets a bit."""
 
 
 class PollCalls:
@@ -96,7 +96,9 @@ class PollCalls:
                 memory.write(address + _POLLFD.size * index + 6, events.to_bytes(2, "little"))
             return sum(map(bool, found))
 
-        return self._wait(call, timeout, read, write) if 0 < count <= POLLED_FDS else PROCEED
+        if not 0 < count <= POLLED_FDS:
+            return PROCEED
+        return self._wait(call, timeout, read, write, ALWAYS_TOLD)
 
     def _select(self, call: Call, unit: int) -> Result:
         """`unit`: in a second, of the second field of the time-out, which is told what was left of it."""
@@ -106,29 +108,25 @@ class PollCalls:
             return PROCEED
         size = (count + 63) // 64 * 8
 
-        def sets() -> list[int]:
-            memory = CallMemory(self._listener, call)
-            return [int.from_bytes(memory.read(p, size), "little") if p else 0 for p in pointers]
-
         def read() -> list[tuple[int, int]]:
-            bits = sets()
-            numbers = [n for n in range(count) if any(word >> n & 1 for word in bits)]
-            asked_for = [
-                sum(events for word, (events, _) in zip(bits, _SELECTED, strict=True) if word >> n & 1)
-                for n in numbers
-            ]
-            return list(zip(numbers, asked_for, strict=True))
+            memory = CallMemory(self._listener, call)
+            found = [0] * count
+            for pointer, (_, set_by) in zip(pointers, _SELECTED, strict=True):
+                bits = int.from_bytes(memory.read(pointer, size), "little") if pointer else 0
+                for fd in range(count):
+                    found[fd] |= set_by * (bits >> fd & 1)
+            return [(fd, events) for fd, events in enumerate(found) if events]
 
         def write(wait: _Wait, found: list[int]) -> int:
             if select.POLLNVAL in found:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             memory = CallMemory(self._listener, call)
             total = 0
-            for pointer, word, (_, set_by) in zip(pointers, sets(), _SELECTED, strict=True):
+            for pointer, (own, set_by) in zip(pointers, _SELECTED, strict=True):
                 ready = sum(
-                    1 << n
-                    for n, events in zip(wait.numbers, found, strict=True)
-                    if word >> n & 1 and events & set_by
+                    1 << fd
+                    for (fd, events), seen in zip(wait.asked, found, strict=True)
+                    if events & own and seen & set_by
                 )
                 total += ready.bit_count()
                 if pointer:
@@ -138,7 +136,7 @@ class PollCalls:
                 memory.write(call.args[4], _TIMESPEC.pack(seconds, rest // (NS // unit)))
             return total
 
-        return self._wait(call, lambda: self._timeout(call, call.args[4], unit), read, write)
+        return self._wait(call, lambda: self._timeout(call, call.args[4], unit), read, write, select.POLLNVAL)
 
     def _wait(
         self,
@@ -146,10 +144,11 @@ class PollCalls:
         timeout: Callable[[], int | None],
         read: Callable[[], list[tuple[int, int]]],
         write: Callable[[_Wait, list[int]], int],
+        told: int,
     ) -> Result:
         """Answer a call about the descriptors and events that `read` gives, if one of them is ours, with what
-        `write` makes of the events found."""
-        wait = self._waits.pop(call.id, None) or self._begin(call, timeout, read)
+        `write` makes of the events found. `told` are those of which it hears unasked."""
+        wait = self._waits.pop(call.id, None) or self._begin(call, timeout, read, told)
         if wait is None:
             return PROCEED
         events = wait.events()
@@ -162,7 +161,11 @@ class PollCalls:
         return Again(pending)
 
     def _begin(
-        self, call: Call, timeout: Callable[[], int | None], read: Callable[[], list[tuple[int, int]]]
+        self,
+        call: Call,
+        timeout: Callable[[], int | None],
+        read: Callable[[], list[tuple[int, int]]],
+        told: int,
     ) -> _Wait | None:
         if not self._any_open():
             return None
@@ -171,9 +174,9 @@ class PollCalls:
         if not any(served is not None and asked(served.file) for served in files):
             return None
         limit = timeout()
-        wait = _Wait(self._supervisor, None if limit is None else time.monotonic_ns() + limit)
+        deadline = None if limit is None else time.monotonic_ns() + limit
+        wait = _Wait(self._supervisor, deadline, entries, told)
         for (fd, events), served in zip(entries, files, strict=True):
-            wait.numbers.append(fd)
             if served is not None and asked(served.file):
                 wait.add_file(served.file, events)
             elif fd < 0:
@@ -230,9 +233,12 @@ def asked(file: OpenFile) -> bool:
 class _Wait:
     """One poll call: its files in order, each ours, the caller's other ones (as copies), or none."""
 
-    def __init__(self, supervisor: Supervisor, deadline: int | None) -> None:
+    def __init__(
+        self, supervisor: Supervisor, deadline: int | None, asked_for: list[tuple[int, int]], told: int
+    ) -> None:
         self.deadline = deadline
-        self.numbers: list[int] = []
+        self.asked = asked_for
+        self._told = told
         self._entries: list[tuple[OpenFile | int | None, int]] = []
         self._others = _Others(supervisor)
 
@@ -265,9 +271,10 @@ class _Wait:
             if entry is None:
                 found.append(0)
             elif isinstance(entry, int):
-                found.append(select.POLLNVAL if entry < 0 else self._others.events(entry))
+                seen = select.POLLNVAL if entry < 0 else self._others.events(entry)
+                found.append(seen & (events | self._told))
             else:
-                found.append(entry.poll() & (events | ALWAYS_TOLD))
+                found.append(entry.poll() & (events | self._told))
         return found
 
     def changes(self) -> Iterator[Completion]:
@@ -299,7 +306,7 @@ class _Others:
         if self._epoll is None:
             self._epoll = select.epoll()
         with contextlib.suppress(PermissionError):  # a file that is always ready: nobody will wait for it
-            self._epoll.register(copy, events)
+            self._epoll.register(copy, events | select.EPOLLET)  # a hang-up that nobody asked for comes once
 
     def events(self, copy: int) -> int:
         return dict(self._poll.poll(0)).get(copy, 0)
@@ -325,6 +332,8 @@ class _Others:
             os.close(copy)
 
     def _ready(self) -> bool:
+        assert self._epoll is not None
+        self._epoll.poll(0)
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
