@@ -91,11 +91,7 @@ class Window:
 
     def read(self, pid: int, address: int, size: int) -> bytes | None:
         """`size` bytes, at most SIZE; None where not all can be read."""
-        try:
-            _pack_vectors(self._raw, 0, self._place, size, address, size)
-        except struct.error:  # an address that no process has
-            return None
-        if _window_read(pid, *self._arguments) != size:
+        if not self._aim(address, size) or _window_read(pid, *self._arguments) != size:
             return None
         return self._view[:size].tobytes()
 
@@ -103,11 +99,15 @@ class Window:
         """Copy out at most SIZE bytes; False where not all can be written."""
         size = len(data)
         self._view[:size] = data
+        return self._aim(address, size) and bool(_window_write(pid, *self._arguments) == size)
+
+    def _aim(self, address: int, size: int) -> bool:
+        """False for an address that no process has."""
         try:
             _pack_vectors(self._raw, 0, self._place, size, address, size)
         except struct.error:
             return False
-        return bool(_window_write(pid, *self._arguments) == size)
+        return True
 
 
 def file_from_memory(fd: int, address: int, size: int) -> int:

@@ -83,7 +83,7 @@ class NodeHandlers:
     def table(self) -> dict[int, Handler]:
         named: dict[str, Handler] = {
             "ioctl": self._ioctl,
-            "openat": self._openat,
+            "openat": lambda call: self._open(call, call.args[0], call.args[1], call.args[2]),
             "open": lambda call: self._open(call, linux.AT_FDCWD, call.args[0], call.args[1]),
             "openat2": self._openat2,
             "mmap": self._mmap,
@@ -111,19 +111,13 @@ class NodeHandlers:
 
     # open
 
-    def _openat(self, call: Call) -> Result:
-        directory, pointer, flags = call.args[:3]
-        if not flags & (os.O_ACCMODE | os.O_PATH) and self._paths.glance(call.tid, pointer):
-            return PROCEED
-        return self._open(call, directory, pointer, flags)
-
     def _openat2(self, call: Call) -> Result:
         memory = CallMemory(self._listener, call)
         flags = int.from_bytes(memory.read(call.args[2], 8), "little")
         return self._open(call, call.args[0], call.args[1], flags)
 
     def _open(self, call: Call, directory: int, pointer: int, flags: int) -> Result:
-        if flags & os.O_PATH:
+        if flags & os.O_PATH or (not flags & os.O_ACCMODE and self._paths.glance(call.tid, pointer)):
             return PROCEED
         known = None
         try:

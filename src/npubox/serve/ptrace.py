@@ -87,9 +87,9 @@ Registers = _X86Registers | _ArmRegisters
 _REGISTERS: dict[str, type[Registers]] = {"x86_64": _X86Registers, "aarch64": _ArmRegisters}
 
 
-def request(what: int, tid: int, data: int = 0) -> None:
-    """A request that takes a number. OSError as ptrace(2) fails."""
-    if _ptrace(what, tid, None, data) < 0:
+def request(what: int, tid: int, data: int = 0, address: int = 0) -> None:
+    """OSError as ptrace(2) fails."""
+    if _ptrace(what, tid, address, data) < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"ptrace: {os.strerror(number)}")
 
@@ -106,9 +106,7 @@ def set_registers(tid: int, registers: Registers) -> None:
 
 def _register_set(what: int, tid: int, registers: Registers) -> None:
     vector = libc.IoVec(ctypes.addressof(registers), ctypes.sizeof(registers))
-    if _ptrace(what, tid, NT_PRSTATUS, ctypes.addressof(vector)) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"ptrace: {os.strerror(number)}")
+    request(what, tid, ctypes.addressof(vector), NT_PRSTATUS)
 
 
 class Entry(NamedTuple):
@@ -128,9 +126,7 @@ class Exit(NamedTuple):
 def syscall_stop(tid: int) -> Entry | Exit | None:
     """What a thread that stopped at a system call is about; None where the kernel does not say. Linux 5.3."""
     buffer = ctypes.create_string_buffer(_SYSCALL_INFO_SIZE)
-    if _ptrace(GET_SYSCALL_INFO, tid, _SYSCALL_INFO_SIZE, ctypes.addressof(buffer)) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"ptrace: {os.strerror(number)}")
+    request(GET_SYSCALL_INFO, tid, ctypes.addressof(buffer), _SYSCALL_INFO_SIZE)
     kind, arch = _INFO_HEAD.unpack_from(buffer)
     if kind == _INFO_ENTRY:
         number, *args = _INFO_CALL.unpack_from(buffer, _INFO_HEAD.size)

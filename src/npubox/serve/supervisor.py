@@ -203,9 +203,6 @@ class Supervisor:
             return
         try:
             result = handler(call)
-            if result is PROCEED and self._observer is None:
-                self._listener.proceed(call.id)
-                return
         except CallerGone:
             return
         except OSError as error:
